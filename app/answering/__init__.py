@@ -1,0 +1,1 @@
+"""The answer path, in the order data passes: history, retrieve, prompt, generate, citations, grounding."""

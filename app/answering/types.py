@@ -1,0 +1,79 @@
+"""What goes into the answer path and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.llm.backend import Usage
+from corpus.types import Message, Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question. `conversation_id` continues a stored conversation; `messages` are earlier turns of a stateless caller.
+
+    With `store` false nothing is written. `instructions` are a caller's own system messages, put after ours.
+    """
+
+    question: str
+    conversation_id: str | None = None
+    messages: tuple[Message, ...] = ()
+    store: bool = True
+    top_k: int = 8
+    provider: str | None = None
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    instructions: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where a part of the answer comes from. `marker` is the number in the text, `start`/`end` the exact span of `quote`."""
+
+    marker: int
+    document_id: str
+    chunk_id: str
+    version: str
+    title: str
+    source: str
+    page: int | None
+    heading: tuple[str, ...]
+    quote: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """How much of the answer the passages support: the share of its sentences, and the sentences that none supports."""
+
+    supported_share: float
+    unsupported: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The first event of an answer: the passages it may cite, numbered in order, and the question they were found by."""
+
+    candidates: tuple[Citation, ...]
+    standalone_question: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The last event of an answer: all of it. `passages` are the prompt's, with their labels, for provenance."""
+
+    answer: str
+    abstained: bool
+    citations: tuple[Citation, ...]
+    conversation_id: str | None
+    message_id: str | None
+    standalone_question: str
+    provider: str
+    model: str
+    route: str
+    snapshot: str
+    usage: Usage
+    grounding: Grounding
+    timings_ms: Mapping[str, float]
+    passages: tuple[Passage, ...] = ()

@@ -1,0 +1,187 @@
+"""The whole configuration: one YAML file over built-in defaults, then environment, then flags. Read once; frozen.
+
+The only place that reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings.exceptions import SettingsError
+
+from app.settings import HistorySettings, LlmSettings, PromptSettings, ProviderSettings, ServerSettings, ServiceSettings
+from corpus.errors import ConfigError
+from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
+from ingest.settings import ChunkingSettings, JobSettings, SourceSettings
+
+PREFIX = "ARCHIVIST_"
+CONFIG_VARIABLE = "ARCHIVIST_CONFIG"
+
+
+class Settings(BaseSettings):
+    """Every key there is."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
+    )
+
+    data_dir: Path = Field(default=Path("data"), description="Folder of snapshots, conversations and the job's work.")
+    sources: tuple[SourceSettings, ...] = Field(default=(), description="What the job reads.")
+    labels: LabelSettings = Field(default_factory=LabelSettings, description="How confidential a document can be.")
+    chunking: ChunkingSettings = Field(default_factory=ChunkingSettings, description="How documents are cut.")
+    embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="The embedding model.")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="How long snapshots are kept.")
+    search: SearchSettings = Field(default_factory=SearchSettings, description="How passages are found.")
+    history: HistorySettings = Field(default_factory=HistorySettings, description="How a conversation is used.")
+    prompt: PromptSettings = Field(default_factory=PromptSettings, description="How the prompt is built.")
+    llm: LlmSettings = Field(default_factory=LlmSettings, description="Who writes the answers.")
+    server: ServerSettings = Field(default_factory=ServerSettings, description="The HTTP server.")
+
+    def service(self) -> ServiceSettings:
+        """What the service is told. Raises: ConfigError."""
+        folder = self.prompt.folder or packaged_config() / "prompts"
+        prompt = self.prompt.model_copy(update={"folder": folder})
+        llm = self.llm.model_copy(
+            update={"providers": {name: _with_key(name, provider) for name, provider in self.llm.providers.items()}}
+        )
+        _require_key_of_default(llm)
+        try:
+            return ServiceSettings(
+                data_dir=self.data_dir, server=self.server, labels=self.labels, embedder=self.embedder,
+                search=self.search, history=self.history, prompt=prompt, llm=llm,
+            )  # fmt: skip
+        except ValidationError as error:
+            raise ConfigError("; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())) from error
+
+    def job(self) -> JobSettings:
+        """What the job is told. Raises: ConfigError."""
+        names = [source.collection for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"two sources are called {twice[0]!r}; give each its own `name`, it is part of every document's id")
+        return JobSettings(
+            data_dir=self.data_dir, sources=self.sources, labels=self.labels, embedder=self.embedder,
+            chunking=self.chunking, retention=self.retention,
+        )  # fmt: skip
+
+
+def packaged_config() -> Path:
+    """The folder of the default configuration and the prompts: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "config"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "config"
+
+
+def find_config(config: Path | None) -> Path:
+    """The configuration file: the one given, $ARCHIVIST_CONFIG, ./config/archivist.yaml, or the packaged default.
+
+    Raises: ConfigError where a file that was named is not there.
+    """
+    named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigError(f"no configuration file {str(named)!r}; check --config and ${CONFIG_VARIABLE}")
+        return named
+    here = Path("config/archivist.yaml")
+    return here if here.is_file() else packaged_config() / "archivist.yaml"
+
+
+def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read the configuration. `flags` are nested keys that win over everything else.
+
+    Raises: ConfigError that names the file, the key and the nearest known key.
+    """
+    path = find_config(config)
+    _refuse_unknown_variables()
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
+
+    try:
+        return FromFile(**(flags or {}))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from error
+    except SettingsError as error:
+        raise ConfigError(f"{path} or an {PREFIX}… variable: {error}; see docs/configuration.md") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as a configuration: {error}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    for variable in sorted(os.environ):
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        key = variable.removeprefix(PREFIX).split("__")[0].lower()
+        if key not in Settings.model_fields:
+            raise ConfigError(f"unknown environment variable {variable!r}{_nearest(key, list(Settings.model_fields))}")
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        location = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(problem["loc"][:-1])
+            lines.append(f"unknown key {location!r}{_nearest(str(problem['loc'][-1]), known)}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{location}: {message}" if location else message)
+    return f"{path} (with environment and flags): " + "; ".join(lines)
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand at a place in the configuration."""
+    model: Any = Settings
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[str(part)].annotation
+        # A list or a mapping of sections: the section is the last type argument that is a model.
+        models = [found for found in get_args(model) if isinstance(found, type) and issubclass(found, BaseModel)]
+        model = models[-1] if models else model
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _with_key(name: str, provider: ProviderSettings) -> ProviderSettings:
+    """The provider with its key, from the variable or the file that it names; without one where the variable is not set."""
+    if provider.api_key is not None:
+        return provider
+    if provider.api_key_env and os.environ.get(provider.api_key_env):
+        return provider.model_copy(update={"api_key": SecretStr(os.environ[provider.api_key_env])})
+    if provider.api_key_file:
+        try:
+            key = provider.api_key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"llm.providers.{name}.api_key_file {str(provider.api_key_file)!r} cannot be read ({error})") from error
+        return provider.model_copy(update={"api_key": SecretStr(key)})
+    return provider
+
+
+def _require_key_of_default(llm: LlmSettings) -> None:
+    provider = llm.providers.get(llm.default)
+    if provider is not None and provider.api_key_env and provider.api_key is None:
+        raise ConfigError(
+            f"llm.default is {llm.default!r}, whose key is read from ${provider.api_key_env}, which is not set; "
+            f"export {provider.api_key_env}=…, or choose another llm.default"
+        )

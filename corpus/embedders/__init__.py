@@ -1,0 +1,1 @@
+"""Embedding models: the protocol, how a model's name becomes a folder, and the engines that run one."""

@@ -1,0 +1,233 @@
+"""The lexical index: BM25 with stemming by language, under a filter. The only importer of tantivy."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import tantivy
+from numpy.typing import NDArray
+from tantivy import Filter, Occur, Query, Schema, SchemaBuilder, TextAnalyzer, TextAnalyzerBuilder, Tokenizer
+
+from corpus.errors import SnapshotDamaged
+from corpus.types import Ordinals
+
+STEMMED = {
+    "ar": "arabic", "da": "danish", "nl": "dutch", "en": "english", "fi": "finnish", "fr": "french", "de": "german",
+    "el": "greek", "hu": "hungarian", "it": "italian", "no": "norwegian", "nb": "norwegian", "pt": "portuguese",
+    "ro": "romanian", "ru": "russian", "es": "spanish", "sv": "swedish", "ta": "tamil", "tr": "turkish",
+}  # fmt: skip
+"""Languages that the index stems, by ISO 639-1 code; a text in any other is indexed as it is."""
+
+WITH_STOP_WORDS = frozenset(
+    "danish dutch english finnish french german hungarian italian norwegian portuguese russian spanish swedish".split()
+)
+ANY = "any"
+LONGEST_TOKEN = 100
+IDENTIFIER = re.compile(r"\w+(?:[-_./]\w+)+|\w*\d\w*", re.UNICODE)
+IDENTIFIER_WEIGHT = 2.0
+"""An exact identifier counts as a word that is this much rarer than it is: two words that also match by chance must not win."""
+
+
+def field_of(language: str | None) -> str:
+    """The index field that holds texts of a language, such as `text_german`."""
+    return f"text_{STEMMED.get((language or '').split('-')[0].lower(), ANY)}"
+
+
+def identifiers(text: str) -> list[str]:
+    """Form numbers, error codes, part numbers: whole tokens with a digit that are not plain numbers, lower-cased."""
+    found = (match.group().strip("-_./").lower() for match in IDENTIFIER.finditer(text))
+    return sorted({token for token in found if len(token) <= LONGEST_TOKEN and _is_identifier(token)})
+
+
+def _is_identifier(token: str) -> bool:
+    return any(c.isdigit() for c in token) and not token.isdigit()
+
+
+def _new_analyzer(field: str) -> TextAnalyzer:
+    language = field.removeprefix("text_")
+    builder = TextAnalyzerBuilder(Tokenizer.simple()).filter(Filter.remove_long(LONGEST_TOKEN)).filter(Filter.lowercase())
+    if language in WITH_STOP_WORDS:
+        builder = builder.filter(Filter.stopword(language))
+    if language != ANY:
+        builder = builder.filter(Filter.stemmer(language))
+    return builder.filter(Filter.ascii_fold()).build()
+
+
+@cache
+def _analyzer(field: str) -> TextAnalyzer:
+    return _new_analyzer(field)
+
+
+def stems(text: str, language: str | None) -> list[str]:
+    """The words of a text as the index knows them: lower-cased, stemmed, stop words left out; in order, with repeats."""
+    return list(_analyzer(field_of(language)).analyze(text))
+
+
+def _schema(fields: Sequence[str]) -> Schema:
+    builder = SchemaBuilder()
+    builder.add_unsigned_field("ordinal", fast=True)
+    builder.add_text_field("groups", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("facets", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("identifiers", tokenizer_name="raw", index_option="basic")
+    for field in fields:
+        builder.add_text_field(field, tokenizer_name=field, index_option="freq")
+    return builder.build()
+
+
+def facet(field: str, value: str) -> str:
+    """How a filterable field and its value stand in the index."""
+    return f"{field}\x1f{value}"
+
+
+class LexicalWriter:
+    """Writes a new index. The fields (one a language) must be known from the start."""
+
+    def __init__(self, folder: Path, fields: Iterable[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=False)
+        self._fields = sorted(set(fields) | {field_of("en"), field_of(None)})
+        self._index = tantivy.Index(_schema(self._fields), path=str(folder), reuse=False)
+        for field in self._fields:
+            self._index.register_tokenizer(field, _new_analyzer(field))
+        # One thread: a file then depends on nothing but its input.
+        self._writer = self._index.writer(heap_size=200_000_000, num_threads=1)
+
+    def add(
+        self, ordinal: int, text: str, language: str | None, groups: Sequence[str], facets: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Add one chunk: its heading path and text, who may see it, what it can be filtered by."""
+        document = tantivy.Document()
+        document.add_unsigned("ordinal", ordinal)
+        document.add_text(field_of(language), text)
+        for group in groups:
+            document.add_text("groups", group)
+        for field, values in facets.items():
+            for value in values:
+                document.add_text("facets", facet(field, value))
+        for identifier in identifiers(text):
+            document.add_text("identifiers", identifier)
+        self._writer.add_document(document)
+
+    def close(self) -> None:
+        """Make the index complete on disk."""
+        self._writer.commit()
+        self._writer.wait_merging_threads()
+
+
+class LexicalFilter:
+    """What a search may find: any of the groups, and for every field any of its values."""
+
+    def __init__(self, groups: Sequence[str], facets: Mapping[str, Sequence[str]], *, sees_everything: bool) -> None:
+        self.groups = tuple(groups)
+        self.facets = {field: tuple(values) for field, values in facets.items()}
+        self.sees_everything = sees_everything
+
+    def query(self, schema: Schema) -> Query:
+        """The filter as a query that adds nothing to a score."""
+        parts = [Query.term_set_query(schema, "groups", list(self.groups))]
+        parts += [
+            Query.term_set_query(schema, "facets", [facet(field, value) for value in values])
+            for field, values in self.facets.items()
+        ]
+        both = Query.boolean_query([(Occur.Must, part) for part in parts])
+        return Query.const_score_query(both, 0.0)
+
+
+class LexicalIndex:
+    """An open index. The caller has checked its files' hashes."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._index = tantivy.Index.open(str(folder))
+            self._index.config_reader(reload_policy="manual")
+            self._searcher = self._index.searcher()
+        except (ValueError, OSError) as error:
+            raise SnapshotDamaged(folder.parent.name, f"the lexical index cannot be opened ({error})") from error
+        self._schema = self._index.schema
+        self._analyzers = {
+            field: _analyzer(field)
+            for field in sorted({field_of(None), *map(field_of, STEMMED)})
+            if self._has_field(field)
+        }
+        self.size = int(self._searcher.num_docs)
+
+    def _has_field(self, field: str) -> bool:
+        try:
+            self._searcher.doc_freq(field, "x")
+        except ValueError:
+            return False
+        return True
+
+    def terms(self, text: str) -> list[tuple[str, str]]:
+        """What a text is searched by: (field, term) pairs, stop words left out, each once, in order."""
+        found = [
+            (field, term)
+            for field, analyzer in self._analyzers.items()
+            for term in dict.fromkeys(analyzer.analyze(text))
+        ]
+        return found + [("identifiers", identifier) for identifier in identifiers(text)]
+
+    def search(self, text: str, limit: int, only: LexicalFilter) -> tuple[Ordinals, NDArray[np.float32]]:
+        """The visible chunks that best match the words of a text, by BM25.
+
+        Order: best first; equal scores by ordinal. Words are never read as query syntax.
+
+        Where the caller does not see everything, each term is boosted by the ratio of its inverse document frequency among
+        the visible chunks to that among all, so that hidden documents do not weigh terms. What remains of them in a score is
+        the average length of a text, which BM25 takes over the whole index.
+        """
+        clauses = []
+        visible = only.query(self._schema)
+        counts = None if only.sees_everything else self._count(visible)
+        for field, term in self.terms(text):
+            boost = self._boost(field, term, visible, counts)
+            if boost > 0:
+                clauses.append((Occur.Should, Query.boost_query(self._term(field, term), boost)))
+        if not clauses or limit <= 0:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        words = Query.boolean_query(clauses)
+        query = Query.boolean_query([(Occur.Must, words), (Occur.Must, visible)])
+        hits = self._searcher.search(query, limit=limit, count=False).hits
+        ordinals = np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
+        scores = np.array([score for score, _ in hits], dtype=np.float32)
+        order = np.lexsort((ordinals, -scores))
+        return ordinals[order], scores[order]
+
+    def rarity(self, term: str, language: str | None, only: LexicalFilter) -> float:
+        """The inverse document frequency of a stemmed term among the visible chunks; the highest where none has it."""
+        visible = only.query(self._schema)
+        size = self.size if only.sees_everything else self._count(visible)
+        field = field_of(language)
+        if field not in self._analyzers:
+            return inverse_document_frequency(size, 0)
+        if only.sees_everything:
+            return inverse_document_frequency(size, int(self._searcher.doc_freq(field, term)))
+        here = self._count(Query.boolean_query([(Occur.Must, self._term(field, term)), (Occur.Must, visible)]))
+        return inverse_document_frequency(size, here)
+
+    def _term(self, field: str, term: str) -> Query:
+        return Query.term_query(self._schema, field, term, index_option="basic" if field == "identifiers" else "freq")
+
+    def _count(self, query: Query) -> int:
+        return int(self._searcher.search(query, limit=1, count=True).count)
+
+    def _boost(self, field: str, term: str, visible: Query, visible_size: int | None) -> float:
+        weight = IDENTIFIER_WEIGHT if field == "identifiers" else 1.0
+        everywhere = int(self._searcher.doc_freq(field, term))
+        if everywhere == 0:
+            return 0.0
+        if visible_size is None:
+            return weight
+        here = self._count(Query.boolean_query([(Occur.Must, self._term(field, term)), (Occur.Must, visible)]))
+        if here == 0:
+            return 0.0
+        return weight * inverse_document_frequency(visible_size, here) / inverse_document_frequency(self.size, everywhere)
+
+
+def inverse_document_frequency(size: int, frequency: int) -> float:
+    """How rare a term is. Source: Robertson and Zaragoza 2009, the form of BM25 that Lucene and tantivy use."""
+    return math.log(1 + (size - frequency + 0.5) / (frequency + 0.5))

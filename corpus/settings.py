@@ -1,0 +1,89 @@
+"""Settings that the job and the service must agree on. Frozen; an unknown key is an error."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """A frozen section of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LabelSettings(Settings):
+    """How confidential a document is, from the least to the most."""
+
+    order: tuple[str, ...] = Field(
+        default=("public", "internal", "confidential", "secret"),
+        min_length=1,
+        description="Labels from the least to the most confidential.",
+    )
+    default: str = Field(default="internal", description="The label of a document that nobody labelled.")
+
+    @model_validator(mode="after")
+    def _default_is_known(self) -> LabelSettings:
+        if self.default not in self.order:
+            raise ValueError(f"labels.default {self.default!r} is not in labels.order {list(self.order)}")
+        if len(set(self.order)) != len(self.order):
+            raise ValueError(f"labels.order names a label twice: {list(self.order)}")
+        return self
+
+    def rank(self, label: str | None) -> int:
+        """How confidential a label is, 0 is the least. None or a label not in the list counts as the highest."""
+        return self.order.index(label) if label in self.order else len(self.order) - 1
+
+    def resolve(self, label: str | None) -> str:
+        """The label a document gets: the default if nobody gave one, the highest if the given one is not known."""
+        if label is None:
+            return self.default
+        return label if label in self.order else self.order[-1]
+
+    def highest(self, labels: tuple[str | None, ...] | list[str | None] | list[str]) -> str:
+        """The most confidential of some labels; the lowest label there is if there are none."""
+        return self.order[max((self.rank(label) for label in labels), default=0)]
+
+
+class EmbedderSettings(Settings):
+    """The model that turns text into vectors."""
+
+    model: str = Field(
+        default="all-MiniLM-L6-v2",
+        description="A sentence-transformers model: a folder, the packaged `all-MiniLM-L6-v2`, or a hub id (see allow_hub).",
+    )
+    allow_hub: bool = Field(default=False, description="Whether a model may be downloaded from the model hub.")
+    max_tokens: int | None = Field(
+        default=None, ge=16, description="Tokens embedded at most, special tokens included; empty = the model's own maximum."
+    )
+    query_prompt: str = Field(default="", description="Text put before a question before it is embedded.")
+    document_prompt: str = Field(default="", description="Text put before a chunk before it is embedded.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    batch_size: int = Field(default=8, ge=1, le=1024, description="Chunks embedded at once.")
+    query_threads: int = Field(default=1, ge=1, le=64, description="Processor threads that embed questions.")
+
+
+class SearchSettings(Settings):
+    """How passages are found and ranked."""
+
+    candidates: int = Field(default=100, ge=1, le=1000, description="Chunks taken from each index before fusion.")
+    rrf_k: int = Field(default=60, ge=1, le=1000, description="The constant of reciprocal rank fusion.")
+    dense_weight: float = Field(default=1.0, ge=0, description="Weight of the dense ranking in the fusion.")
+    lexical_weight: float = Field(default=1.0, ge=0, description="Weight of the lexical ranking in the fusion.")
+    fold_near_duplicates: bool = Field(
+        default=True, description="Whether only the best of several nearly identical passages is shown."
+    )
+    filter_fields: tuple[str, ...] = Field(
+        default=("collection", "source", "format", "language", "label"),
+        description="Fields a caller may filter by: these five, and any metadata field named here.",
+    )
+
+
+class RetentionSettings(Settings):
+    """How many old snapshots stay on disk."""
+
+    snapshots: int = Field(default=3, ge=1, description="Snapshots kept, the current one included.")
+
+
+Mode = Literal["hybrid", "dense", "lexical"]

@@ -1,0 +1,343 @@
+"""One published version of the corpus: write, verify, publish, open, purge.
+
+`data/snapshots/<id>/` holds manifest.json, chunks.db, dense.faiss and lexical/; `data/CURRENT` names the one being served.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpus.dense import DenseIndex, DenseWriter
+from corpus.embedders.weights import file_sha256
+from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
+from corpus.search import Searcher
+from corpus.settings import SearchSettings
+from corpus.store import Failure, FileRecord, Store, StoreWriter, facets_of
+from corpus.types import Chunk, Document, Vectors
+
+FORMAT = 1
+ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
+BUILDING = ".building-"
+SAMPLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderStamp:
+    """Which model's vectors a snapshot holds."""
+
+    model: str
+    fingerprint: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a snapshot says of itself. `files` maps each file's relative path to its SHA-256."""
+
+    format: int
+    id: str
+    parent: str | None
+    created_at: str
+    embedder: EmbedderStamp
+    chunking: Mapping[str, int]
+    documents: int
+    chunks: int
+    failures: int
+    files: Mapping[str, str]
+
+
+class SnapshotWriter:
+    """Writes a new snapshot beside the others. Nothing of it is visible before `publish` returns."""
+
+    def __init__(self, data_dir: Path, parent: str | None, embedder: EmbedderStamp, chunking: Mapping[str, int]) -> None:
+        self._data_dir, self._parent, self._embedder, self._chunking = data_dir, parent, embedder, dict(chunking)
+        self._folder = data_dir / "snapshots" / f"{BUILDING}{secrets.token_hex(4)}"
+        self._folder.mkdir(parents=True)
+        self._store = StoreWriter(self._folder / "chunks.db")
+        self._dense = DenseWriter(embedder.dimension)
+        self._failures = 0
+
+    def add_file(self, file: FileRecord) -> None:
+        """Note a file that was read or that failed."""
+        self._store.add_file(file)
+
+    def add_failure(self, failure: Failure) -> None:
+        """Note what could not be read."""
+        self._store.add_failure(failure)
+        self._failures += 1
+
+    def add_document(
+        self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes], vectors: Vectors
+    ) -> None:
+        """Add a document of the file `path`. Shapes: vectors (len(chunks), dimension), in the chunks' order."""
+        if len(vectors) != len(chunks):
+            raise ValueError(f"{len(chunks)} chunks of {document.source!r} came with {len(vectors)} vectors")
+        self._store.add_document(path, document, chunks, input_hashes)
+        self._dense.add(vectors)
+
+    @property
+    def documents(self) -> int:
+        """Documents added so far."""
+        return self._store.documents
+
+    def publish(self) -> Manifest:
+        """Complete the files, verify them by opening and searching, and make the snapshot the current one.
+
+        Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
+        Raises: SnapshotDamaged where the verification fails; nothing is published then.
+        """
+        self._store.close()
+        self._dense.write(self._folder / "dense.faiss")
+        self._write_lexical()
+        hashes = _hash_files(self._folder)
+        number = max([0, *(int(name.split("-")[0]) for name in snapshot_ids(self._data_dir))]) + 1
+        digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+        manifest = Manifest(
+            format=FORMAT,
+            id=f"{number:06d}-{digest[:8]}",
+            parent=self._parent,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            embedder=self._embedder,
+            chunking=self._chunking,
+            documents=self._store.documents,
+            chunks=self._store.chunks,
+            failures=self._failures,
+            files=hashes,
+        )
+        (self._folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+        _verify_by_searching(self._folder)
+        _sync_tree(self._folder)
+        target = self._data_dir / "snapshots" / manifest.id
+        self._folder.rename(target)
+        _sync_folder(target.parent)
+        point_to(self._data_dir, manifest.id)
+        return manifest
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write_lexical(self) -> None:
+        store = Store(self._folder / "chunks.db")
+        try:
+            languages = store.languages()
+            writer = LexicalWriter(self._folder / "lexical", [field_of(language) for language in languages])
+            for document, passages in store.documents_with_passages():
+                facets = facets_of(document)
+                for passage in passages:
+                    words = "\n".join([document.title, *passage.heading, passage.text])
+                    writer.add(passage.ordinal, words, document.language, document.groups, facets)
+            writer.close()
+        finally:
+            store.close()
+
+
+class OpenSnapshot:
+    """A snapshot whose files were checked and opened. Held in use by a shared lock, so that nothing purges it."""
+
+    def __init__(self, folder: Path, settings: SearchSettings) -> None:
+        self.manifest = read_manifest(folder)
+        self.id = self.manifest.id
+        self.created_at = datetime.fromisoformat(self.manifest.created_at)
+        self._lock = (folder / "manifest.json").open("rb")
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        try:
+            _check_hashes(folder, self.manifest)
+            self.store = Store(folder / "chunks.db")
+            self.dense = DenseIndex(folder / "dense.faiss")
+            self.lexical = LexicalIndex(folder / "lexical")
+            if not self.store.chunks == self.dense.size == self.lexical.size == self.manifest.chunks:
+                raise SnapshotDamaged(
+                    self.id,
+                    f"chunks.db has {self.store.chunks} chunks, the dense index {self.dense.size}, "
+                    f"the lexical index {self.lexical.size}, the manifest {self.manifest.chunks}",
+                )
+        except BaseException:
+            self._lock.close()
+            raise
+        self.search = Searcher(self.store, self.dense, self.lexical, settings)
+
+    def require(self, fingerprint: str, model: str) -> None:
+        """Raises: EmbedderMismatch where the snapshot's vectors are not those of this model."""
+        if self.manifest.embedder.fingerprint != fingerprint:
+            raise EmbedderMismatch(
+                f"snapshot {self.id!r} holds vectors of {self.manifest.embedder.model!r}, the configuration names {model!r} "
+                "(or its settings changed); run `archivist ingest`, or set embedder back"
+            )
+
+    def close(self) -> None:
+        """Close the files and let the snapshot go."""
+        self.store.close()
+        self._lock.close()
+
+
+def snapshot_ids(data_dir: Path) -> list[str]:
+    """The ids of the published snapshots, oldest first."""
+    folder = data_dir / "snapshots"
+    return sorted(entry.name for entry in folder.iterdir() if ID.fullmatch(entry.name)) if folder.is_dir() else []
+
+
+def current_id(data_dir: Path) -> str:
+    """The id that CURRENT names.
+
+    Raises: NoSnapshot.
+    """
+    try:
+        name = (data_dir / "CURRENT").read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoSnapshot(str(data_dir)) from error
+    if not ID.fullmatch(name):
+        raise SnapshotDamaged(name[:80], f"{data_dir / 'CURRENT'} does not hold a snapshot's id")
+    return name
+
+
+def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings) -> OpenSnapshot:
+    """Open one snapshot. Raises: SnapshotDamaged."""
+    return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings)
+
+
+def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
+    """Open the current snapshot, or, where it is damaged, the newest older one that is not; the error then comes with it.
+
+    Raises: NoSnapshot; SnapshotDamaged where no snapshot can be opened.
+    """
+    damage: SnapshotDamaged | None = None
+    try:
+        wanted = current_id(data_dir)
+        return open_snapshot(data_dir, wanted, settings), None
+    except SnapshotDamaged as error:
+        wanted, damage = error.snapshot, error
+    for name in reversed(snapshot_ids(data_dir)):
+        if name == wanted:
+            continue
+        try:
+            return open_snapshot(data_dir, name, settings), damage
+        except SnapshotDamaged:
+            continue
+    raise damage
+
+
+def point_to(data_dir: Path, snapshot_id: str) -> None:
+    """Make a snapshot the current one, atomically."""
+    beside = data_dir / f".CURRENT-{secrets.token_hex(4)}"
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(snapshot_id + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(data_dir / "CURRENT")
+    _sync_folder(data_dir)
+
+
+def purge(data_dir: Path, keep: int) -> list[str]:
+    """Remove all but the newest `keep` snapshots, never the current one and none in use; and what a killed run left.
+
+    The caller holds the job's lock.
+    """
+    folder = data_dir / "snapshots"
+    current = current_id(data_dir)
+    removed = []
+    for name in snapshot_ids(data_dir)[:-keep]:
+        if name != current and _is_free(folder / name):
+            shutil.rmtree(folder / name)
+            removed.append(name)
+    return removed
+
+
+def remove_litter(data_dir: Path) -> None:
+    """Remove what a killed run left. The caller holds the job's lock."""
+    for left in [*(data_dir / "snapshots").glob(f"{BUILDING}*"), *data_dir.glob(".CURRENT-*")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a snapshot's manifest. Raises: SnapshotDamaged."""
+    try:
+        data: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if data.get("format") != FORMAT:
+            raise SnapshotDamaged(folder.name, f"its format is {data.get('format')!r}, this version reads {FORMAT}")
+        manifest = Manifest(**{**data, "embedder": EmbedderStamp(**data["embedder"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SnapshotDamaged(folder.name, f"manifest.json cannot be read ({type(error).__name__})") from error
+    if manifest.id != folder.name:
+        raise SnapshotDamaged(folder.name, f"its manifest is that of {manifest.id!r}")
+    return manifest
+
+
+def _is_free(folder: Path) -> bool:
+    try:
+        with (folder / "manifest.json").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
+
+
+def _check_hashes(folder: Path, manifest: Manifest) -> None:
+    digest = hashlib.sha256(json.dumps(dict(manifest.files), sort_keys=True).encode()).hexdigest()
+    if not manifest.id.endswith(digest[:8]):
+        raise SnapshotDamaged(manifest.id, "its manifest was changed")
+    for name, expected in manifest.files.items():
+        try:
+            found = file_sha256(folder / name)
+        except OSError as error:
+            raise SnapshotDamaged(manifest.id, f"{name} cannot be read ({type(error).__name__})") from error
+        if found != expected:
+            raise SnapshotDamaged(manifest.id, f"{name} is not the file that was published")
+
+
+def _verify_by_searching(folder: Path) -> None:
+    """Open what was written and find a sample of its chunks by their own vectors and words."""
+    store, dense, lexical = Store(folder / "chunks.db"), DenseIndex(folder / "dense.faiss"), LexicalIndex(folder / "lexical")
+    try:
+        if not store.chunks == dense.size == lexical.size:
+            raise SnapshotDamaged(folder.name, f"{store.chunks}, {dense.size} and {lexical.size} chunks in the three stores")
+        step = max(1, store.chunks // SAMPLE)
+        for ordinal in range(0, store.chunks, step):
+            passage = store.passages([ordinal])[0]
+            vector = dense.vectors(np.array([ordinal]))[0]
+            _, cosines = dense.search(vector, 1, store.mask(passage.groups, {}))
+            if not np.isclose(cosines[0], float(vector @ vector), atol=1e-2):
+                raise SnapshotDamaged(folder.name, f"chunk {ordinal} is not found by its own vector")
+        lexical.search("the", 1, LexicalFilter(["everyone"], {}, sees_everything=False))
+    finally:
+        store.close()
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync_folder(path) if path.is_dir() else _sync_file(path)
+    _sync_folder(folder)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,341 @@
+"""chunks.db: the text of one snapshot with offsets, titles, pages, groups and labels. SQLite, written once, then read-only."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpus.errors import SnapshotDamaged
+from corpus.types import Chunk, Document, Mask, Ordinals, Passage, Section
+
+SCHEMA = """
+CREATE TABLE files (
+    collection TEXT NOT NULL, path TEXT NOT NULL, size_bytes INTEGER NOT NULL, content_hash TEXT, rules_hash TEXT NOT NULL,
+    PRIMARY KEY (collection, path)
+) STRICT;
+CREATE TABLE failures (
+    collection TEXT NOT NULL, path TEXT NOT NULL, item TEXT NOT NULL, reason TEXT NOT NULL, advice TEXT NOT NULL,
+    PRIMARY KEY (collection, path, item)
+) STRICT;
+CREATE TABLE documents (
+    number INTEGER PRIMARY KEY, document_id TEXT NOT NULL UNIQUE, collection TEXT NOT NULL, path TEXT NOT NULL,
+    source TEXT NOT NULL, version TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL, sections TEXT NOT NULL,
+    format TEXT NOT NULL, language TEXT, label TEXT NOT NULL, groups TEXT NOT NULL, metadata TEXT NOT NULL,
+    first_ordinal INTEGER NOT NULL, chunk_count INTEGER NOT NULL
+) STRICT;
+CREATE INDEX documents_by_file ON documents (collection, path);
+CREATE TABLE document_groups (name TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (name, number)) STRICT, WITHOUT ROWID;
+CREATE TABLE facets (
+    field TEXT NOT NULL, value TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (field, value, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE chunks (
+    ordinal INTEGER PRIMARY KEY, chunk_id TEXT NOT NULL UNIQUE, number INTEGER NOT NULL, start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL, text TEXT NOT NULL, heading TEXT NOT NULL, page INTEGER, label TEXT NOT NULL,
+    groups TEXT NOT NULL, input_hash BLOB NOT NULL
+) STRICT;
+CREATE INDEX chunks_by_document ON chunks (number);
+CREATE INDEX chunks_by_input ON chunks (input_hash);
+"""
+
+PASSAGE_COLUMNS = """
+    c.ordinal, c.chunk_id, d.document_id, d.version, d.title, d.source, d.collection, c.text, c.heading, c.page, c.start,
+    c."end", c.label, c.groups, d.language
+"""
+DOCUMENT_COLUMNS = "document_id, version, collection, source, title, text, sections, format, language, groups, label, metadata"
+LONGEST_FACET = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file that a snapshot was made from. `content_hash` is None where it could not be read at all.
+
+    `rules_hash` stands for everything besides the content that decides what comes of the file: groups, label, reader version.
+    """
+
+    collection: str
+    path: str
+    size_bytes: int
+    content_hash: str | None
+    rules_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file, or one item of a file (`item` is empty for the whole), that could not be read."""
+
+    collection: str
+    path: str
+    item: str
+    reason: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSummary:
+    """A document as it stands in a list: everything but the text."""
+
+    document_id: str
+    version: str
+    collection: str
+    source: str
+    title: str
+    format: str
+    language: str | None
+    groups: tuple[str, ...]
+    label: str
+    metadata: Mapping[str, str]
+    chunks: int
+
+
+def facets_of(document: Document) -> dict[str, tuple[str, ...]]:
+    """What a document can be filtered by: five fields of its own and its metadata (long values left out)."""
+    own = {
+        "collection": document.collection,
+        "source": document.source,
+        "format": document.format,
+        "language": document.language or "",
+        "label": document.label,
+    }
+    metadata = {field: value for field, value in document.metadata.items() if field not in own}
+    return {field: (value,) for field, value in {**metadata, **own}.items() if value and len(value) <= LONGEST_FACET}
+
+
+class StoreWriter:
+    """Writes a new chunks.db. `close` vacuums it; nothing is ever added to a closed one."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;" + SCHEMA)
+        self._connection.execute("BEGIN")
+        self.documents = 0
+        self.chunks = 0
+
+    def add_file(self, file: FileRecord) -> None:
+        """Note a file that was read, whole or in part, or that failed."""
+        self._connection.execute(
+            "INSERT INTO files VALUES (:collection, :path, :size_bytes, :content_hash, :rules_hash)", asdict(file)
+        )
+
+    def add_failure(self, failure: Failure) -> None:
+        """Note what could not be read."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO failures VALUES (:collection, :path, :item, :reason, :advice)", asdict(failure)
+        )
+
+    def add_document(self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes]) -> int:
+        """Add a document of the file `path` with its chunks, in order. Returns the ordinal of its first chunk."""
+        number, first = self.documents, self.chunks
+        groups = json.dumps(document.groups, ensure_ascii=False)
+        self._connection.execute(
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                number, document.document_id, document.collection, path, document.source, document.version, document.title,
+                document.text, json.dumps([[s.start, s.end, s.heading, s.page] for s in document.sections], ensure_ascii=False),
+                document.format, document.language, document.label, groups,
+                json.dumps(dict(document.metadata), ensure_ascii=False), first, len(chunks),
+            ),
+        )  # fmt: skip
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO document_groups VALUES (?, ?)", [(group, number) for group in document.groups]
+        )
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO facets VALUES (?, ?, ?)",
+            [(field, value, number) for field, values in facets_of(document).items() for value in values],
+        )
+        self._connection.executemany(
+            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    first + offset, chunk.chunk_id, number, chunk.start, chunk.end, chunk.text,
+                    json.dumps(chunk.heading, ensure_ascii=False), chunk.page, document.label, groups, input_hash,
+                )
+                for offset, (chunk, input_hash) in enumerate(zip(chunks, input_hashes, strict=True))
+            ],
+        )  # fmt: skip
+        self.documents += 1
+        self.chunks += len(chunks)
+        return first
+
+    def close(self) -> None:
+        """Commit, vacuum and close."""
+        self._connection.execute("COMMIT")
+        self._connection.execute("VACUUM")
+        self._connection.close()
+
+
+class Store:
+    """An open chunks.db, read-only and immutable. Safe for use by several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        try:
+            self._connection = sqlite3.connect(
+                f"file:{path.resolve().as_posix().replace('?', '%3f').replace('#', '%23')}?mode=ro&immutable=1",
+                uri=True,
+                check_same_thread=False,
+            )
+            rows = self._rows("SELECT first_ordinal, chunk_count FROM documents ORDER BY number")
+        except sqlite3.Error as error:
+            raise SnapshotDamaged(path.parent.name, f"{path.name} cannot be read ({error})") from error
+        self._counts: NDArray[np.int64] = np.array([count for _, count in rows], dtype=np.int64)
+        self.documents = len(rows)
+        self.chunks = int(self._counts.sum())
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def counts(self) -> tuple[int, int]:
+        """Documents and chunks."""
+        return self.documents, self.chunks
+
+    def mask(self, groups: Sequence[str], facets: Mapping[str, Sequence[str]]) -> Mask:
+        """The chunks that a caller in any of `groups` may see, and that for every field have any of its values.
+
+        Shapes: (chunks,) bool.
+        """
+        seen = self._numbers("SELECT number FROM document_groups WHERE name IN ({})", groups)
+        for field, values in facets.items():
+            seen &= self._numbers("SELECT number FROM facets WHERE field = ? AND value IN ({})", values, field)
+        return np.repeat(seen, self._counts)
+
+    def _numbers(self, sql: str, values: Sequence[str], *before: str) -> Mask:
+        marks = ", ".join("?" * len(values))
+        mask = np.zeros(self.documents, dtype=np.bool_)
+        numbers = [number for (number,) in self._rows(sql.format(marks), [*before, *values])]
+        mask[numbers] = True
+        return mask
+
+    def passages(self, ordinals: Ordinals | Sequence[int]) -> list[Passage]:
+        """The passages of some chunks, in the order asked for."""
+        wanted = [int(ordinal) for ordinal in ordinals]
+        sql = f"SELECT {PASSAGE_COLUMNS} FROM chunks c JOIN documents d USING (number) WHERE c.ordinal IN ({', '.join('?' * len(wanted))})"  # noqa: S608 - only question marks
+        found = {row[0]: _passage(row) for row in self._rows(sql, wanted)}
+        return [found[ordinal] for ordinal in wanted]
+
+    def passages_of(self, document_id: str) -> list[Passage]:
+        """All passages of a document, in reading order. The caller has checked that it may be seen."""
+        sql = f"SELECT {PASSAGE_COLUMNS} FROM chunks c JOIN documents d USING (number) WHERE d.document_id = ? ORDER BY c.ordinal"  # noqa: S608 - constants
+        return [_passage(row) for row in self._rows(sql, [document_id])]
+
+    def document(self, document_id: str, groups: Sequence[str]) -> Document | None:
+        """One document; None if there is none, or none that any of `groups` may see."""
+        marks = ", ".join("?" * len(groups))
+        rows = self._rows(
+            f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE document_id = ? "  # noqa: S608 - only question marks
+            f"AND number IN (SELECT number FROM document_groups WHERE name IN ({marks}))",
+            [document_id, *groups],
+        )
+        return _document(rows[0]) if rows else None
+
+    def languages(self) -> list[str | None]:
+        """The languages of the documents."""
+        return [language for (language,) in self._rows("SELECT DISTINCT language FROM documents")]
+
+    def documents_with_passages(self) -> Iterator[tuple[Document, list[Passage]]]:
+        """Every document with its passages, in the order of their ordinals. For the job only."""
+        for number in range(self.documents):
+            rows = self._rows(f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE number = ?", [number])  # noqa: S608 - constants
+            document = _document(rows[0])
+            yield document, self.passages_of(document.document_id)
+
+    def documents_of_file(self, collection: str, path: str) -> list[tuple[Document, list[Chunk], list[bytes], Ordinals]]:
+        """What came of a file: documents with chunks, hashes of the embedder's inputs, and ordinals. For the job only."""
+        rows = self._rows(
+            f"SELECT {DOCUMENT_COLUMNS}, number FROM documents WHERE collection = ? AND path = ? ORDER BY number",  # noqa: S608 - constants
+            [collection, path],
+        )
+        found = []
+        for row in rows:
+            document = _document(row[:-1])
+            chunk_rows = self._rows(
+                'SELECT ordinal, chunk_id, start, "end", text, heading, page, input_hash FROM chunks WHERE number = ? ORDER BY ordinal',
+                [row[-1]],
+            )
+            chunks = [
+                Chunk(r[1], document.document_id, document.version, r[2], r[3], r[4], tuple(json.loads(r[5])), r[6])
+                for r in chunk_rows
+            ]
+            found.append((document, chunks, [r[7] for r in chunk_rows], np.array([r[0] for r in chunk_rows], dtype=np.int64)))
+        return found
+
+    def document_summaries(self, groups: Sequence[str], *, after: str | None, limit: int) -> list[DocumentSummary]:
+        """The documents that any of `groups` may see, ordered by id, from the one behind `after` on."""
+        marks = ", ".join("?" * len(groups))
+        rows = self._rows(
+            "SELECT document_id, version, collection, source, title, format, language, groups, label, metadata, chunk_count "  # noqa: S608 - only question marks
+            f"FROM documents WHERE document_id > ? AND number IN (SELECT number FROM document_groups WHERE name IN ({marks})) "
+            "ORDER BY document_id LIMIT ?",
+            [after or "", *groups, limit],
+        )
+        return [
+            DocumentSummary(*row[:7], tuple(json.loads(row[7])), row[8], json.loads(row[9]), row[10]) for row in rows
+        ]
+
+    def labels(self, document_ids: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
+        """Today's labels of those of some documents that any of `groups` may see; the others are left out."""
+        wanted = list(dict.fromkeys(document_ids))
+        rows = self._rows(
+            f"SELECT document_id, label FROM documents WHERE document_id IN ({', '.join('?' * len(wanted))}) "  # noqa: S608 - only question marks
+            f"AND number IN (SELECT number FROM document_groups WHERE name IN ({', '.join('?' * len(groups))}))",
+            [*wanted, *groups],
+        )
+        return dict(rows)
+
+    def files(self) -> Iterator[FileRecord]:
+        """The files that the snapshot was made from."""
+        for row in self._rows("SELECT collection, path, size_bytes, content_hash, rules_hash FROM files"):
+            yield FileRecord(*row)
+
+    def failures(self) -> list[Failure]:
+        """What could not be read, ordered by path."""
+        rows = self._rows("SELECT collection, path, item, reason, advice FROM failures ORDER BY collection, path, item")
+        return [Failure(*row) for row in rows]
+
+    def ordinal_by_input(self, input_hashes: Sequence[bytes]) -> dict[bytes, int]:
+        """For those hashes of embedder inputs that stand here: an ordinal whose vector it is."""
+        found: dict[bytes, int] = {}
+        for begin in range(0, len(input_hashes), 500):
+            part = list(input_hashes[begin : begin + 500])
+            sql = f"SELECT input_hash, MIN(ordinal) FROM chunks WHERE input_hash IN ({', '.join('?' * len(part))}) GROUP BY input_hash"  # noqa: S608 - only question marks
+            found.update(self._rows(sql, part))
+        return found
+
+    def check(self) -> list[str]:
+        """What is inconsistent: SQLite's own check, ordinals, offsets that do not give back their text."""
+        problems = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+        ordinals = [row[0] for row in self._rows("SELECT ordinal FROM chunks ORDER BY ordinal")]
+        if ordinals != list(range(len(ordinals))):
+            problems.append("chunk ordinals are not 0..N-1")
+        for document_id, text in self._rows("SELECT document_id, text FROM documents"):
+            for passage in self.passages_of(document_id):
+                if text[passage.start : passage.end] != passage.text:
+                    problems.append(f"chunk {passage.chunk_id} is not its span of the document")
+        return problems
+
+
+def _passage(row: tuple) -> Passage:  # type: ignore[type-arg]
+    return Passage(
+        *row[:8], heading=tuple(json.loads(row[8])), page=row[9], start=row[10], end=row[11], label=row[12],
+        groups=tuple(json.loads(row[13])), language=row[14],
+    )  # fmt: skip
+
+
+def _document(row: tuple) -> Document:  # type: ignore[type-arg]
+    sections = tuple(Section(start, end, tuple(heading), page) for start, end, heading, page in json.loads(row[6]))
+    return Document(
+        *row[:6], sections=sections, format=row[7], language=row[8], groups=tuple(json.loads(row[9])), label=row[10],
+        metadata=json.loads(row[11]),
+    )  # fmt: skip
