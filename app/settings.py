@@ -54,7 +54,9 @@ class HistorySettings(Settings):
 class PromptSettings(Settings):
     """How the prompt is built."""
 
-    folder: Path | None = Field(default=None, description="Folder with system.txt, passages.txt and rewrite.txt; empty = the packaged ones.")
+    folder: Path | None = Field(
+        default=None, description="Folder with system.txt, passages.txt and rewrite.txt; empty = the packaged ones."
+    )
     budget_tokens: int = Field(default=3000, ge=256, description="Tokens of the whole prompt, at most (estimated).")
     answer_tokens: int = Field(default=512, ge=16, description="Tokens of the answer, at most.")
 
@@ -98,10 +100,13 @@ class ProviderSettings(Settings):
 class LlmSettings(Settings):
     """Who writes the answers."""
 
-    default: str = Field(default="extractive", description="`extractive` (built in, quotes the documents) or a name under providers.")
+    default: str = Field(
+        default="extractive", description="`extractive` (built in, quotes the documents) or a name under providers."
+    )
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM providers by name.")
     extractive_fallback: bool = Field(
-        default=True, description="Whether the extractive backend answers where the provider may not see the passages or fails."
+        default=True,
+        description="Whether the extractive backend answers where the provider may not see the passages or fails.",
     )
     caller_may_choose: bool = Field(default=True, description="Whether a request's `provider` is obeyed.")
 

@@ -16,6 +16,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -178,9 +179,7 @@ class Answer:
         if chunk is not None:
             self._size += len(chunk)
             if self._size > self._limits.answer_bytes:
-                raise EgressBroken(
-                    f"{self._target}: the answer is larger than {self._limits.answer_bytes:,} bytes; refused"
-                )
+                raise EgressBroken(f"{self._target}: the answer is larger than {self._limits.answer_bytes:,} bytes; refused")
         return chunk
 
 
@@ -193,7 +192,7 @@ class Egress:
         self._client = httpx.AsyncClient(
             trust_env=False,
             follow_redirects=False,
-            timeout=None,
+            timeout=httpx.Timeout(None),  # the stages of `Timeouts` are kept here, by one clock
             limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
             cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
             headers={"User-Agent": "archivist", "Accept-Encoding": "identity"},
@@ -250,9 +249,7 @@ class Egress:
             try:
                 return answer.status, json_module.loads(body)
             except ValueError as error:
-                raise EgressBroken(
-                    f"{_parse(url).host}: answered {answer.status} with something that is not JSON"
-                ) from error
+                raise EgressBroken(f"{_parse(url).host}: answered {answer.status} with something that is not JSON") from error
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -306,10 +303,14 @@ class Egress:
         target = url.netloc.decode("ascii")
         loop = asyncio.get_running_loop()
         stage, limit_s, requested_at = "pool", timeouts.pool_s, loop.time()
+        connection: Any = None
 
-        async def on_progress(event: str, _details: object) -> None:
+        async def on_progress(event: str, details: Mapping[str, Any]) -> None:
             # httpcore says where it is, so that each stage gets its own limit: name, connection and TLS are one.
-            nonlocal stage, limit_s, requested_at
+            nonlocal stage, limit_s, requested_at, connection
+            if event == "connection.connect_tcp.complete":
+                connection = details["return_value"]
+                return
             if event == "connection.connect_tcp.started":
                 stage, limit_s = "connect", timeouts.connect_s
             elif event == "http11.send_request_headers.started":
@@ -336,6 +337,10 @@ class Egress:
             raise EgressRefused(f"{target}: not a host name that can be looked up") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise translated(error, target) from error
+        finally:
+            if stage == "connect" and connection is not None:
+                # Ended during the TLS handshake: httpcore 1.0 leaves the socket open when it is cancelled there.
+                await connection.aclose()
         return response, requested_at
 
 
@@ -365,9 +370,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int]:
 def _checked(headers: Mapping[str, str], target: str) -> Mapping[str, str]:
     for name, value in headers.items():
         if not (name + value).isascii() or not (name + value).isprintable():
-            raise EgressRefused(
-                f"{target}: header {name[:40]!r} holds a character that HTTP does not allow; nothing was sent"
-            )
+            raise EgressRefused(f"{target}: header {name[:40]!r} holds a character that HTTP does not allow; nothing was sent")
     return headers
 
 

@@ -294,6 +294,15 @@ class Store:
         )
         return dict(rows)
 
+    def labels_visible(self, groups: Sequence[str]) -> list[str]:
+        """The labels that stand on documents which any of `groups` may see."""
+        rows = self._rows(
+            f"SELECT DISTINCT label FROM documents WHERE number IN "
+            f"(SELECT number FROM document_groups WHERE name IN ({', '.join('?' * len(groups))}))",
+            groups,
+        )
+        return [label for (label,) in rows]
+
     def files(self) -> Iterator[FileRecord]:
         """The files that the snapshot was made from."""
         for row in self._rows("SELECT collection, path, size_bytes, content_hash, rules_hash FROM files"):
@@ -302,6 +311,14 @@ class Store:
     def failures(self) -> list[Failure]:
         """What could not be read, ordered by path."""
         rows = self._rows("SELECT collection, path, item, reason, advice FROM failures ORDER BY collection, path, item")
+        return [Failure(*row) for row in rows]
+
+    def failures_of_file(self, collection: str, path: str) -> list[Failure]:
+        """What of one file could not be read."""
+        rows = self._rows(
+            "SELECT collection, path, item, reason, advice FROM failures WHERE collection = ? AND path = ? ORDER BY item",
+            [collection, path],
+        )
         return [Failure(*row) for row in rows]
 
     def ordinal_by_input(self, input_hashes: Sequence[bytes]) -> dict[bytes, int]:

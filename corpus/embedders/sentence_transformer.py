@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.utils.logging import disable_progress_bar
 
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import ConfigError, ModelDamaged
@@ -23,6 +24,7 @@ class SentenceTransformerEmbedder:
         folder = find_model(settings.model, allow_hub=settings.allow_hub)
         if threads is not None:
             torch.set_num_threads(threads)
+        disable_progress_bar()
         try:
             model = SentenceTransformer(
                 str(folder),

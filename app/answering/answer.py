@@ -1,0 +1,210 @@
+"""The whole answer path on one screen: who asks is known; history, passages, prompt, answer, citations, storing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from app.access import Caller
+from app.answering.citations import MarkerFilter, whole
+from app.answering.grounding import ground
+from app.answering.history import Standalone
+from app.answering.prompt import build
+from app.answering.recall import Recalled, recall, stored
+from app.answering.retrieve import find, rarity
+from app.answering.rewrite import understand_question
+from app.answering.types import Answer, Ask, Sources
+from app.llm.backend import Delta, Finished, Prompt, Usage
+from app.llm.gateway import Route
+from app.state import PartialAnswer, Status, new_id
+from corpus.search import Scope
+from corpus.snapshot import OpenSnapshot
+from corpus.types import Passage
+
+if TYPE_CHECKING:
+    from app.services import Services
+
+NO_PASSAGES = "I found nothing in the documents you may see."
+
+TOKENS_OF_OTHERS = 1.2
+"""Tokens of an LLM for one of the embedder's, on the safe side. Source: measured, docs/decisions/006-token-budget.md."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known of an answer so far: enough to store it when the caller leaves or the provider fails."""
+
+    started: float = field(default_factory=time.perf_counter)
+    timings: dict[str, float] = field(default_factory=dict)
+    text: str = ""
+    standalone: Standalone | None = None
+    route: Route | None = None
+    snapshot: str = ""
+    passages: tuple[Passage, ...] = ()
+    status: Status = "cancelled"
+
+    def note(self, stage: str, since: float) -> None:
+        self.timings[stage] = round((time.perf_counter() - since) * 1000, 2)
+
+
+async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator[Sources | Delta | Answer, None]:
+    """Answer one question: first `Sources`, then the text piece by piece, then the whole `Answer`.
+
+    The conversation is stored whatever comes of it: complete, cancelled where the caller left, failed where the provider did.
+    Raises: NotFound for a conversation that is not the caller's, NoSnapshot and its kin, Invalid, BackendError.
+    """
+    progress = _Progress()
+    with services.snapshots.lease() as snapshot:
+        progress.snapshot = snapshot.id
+        recalled = await recall(services, caller, ask, snapshot)
+        try:
+            async with aclosing(_events(services, caller, ask, snapshot, recalled, progress)) as events:
+                async for event in events:
+                    if isinstance(event, Answer):
+                        progress.status = "complete"
+                        event = await _stored(services, caller, ask, recalled, event)
+                    yield event
+        except Exception:
+            progress.status = "failed"
+            raise
+        finally:
+            if progress.status != "complete":
+                await _store_partial(services, caller, ask, recalled, progress)
+
+
+async def _events(
+    services: Services, caller: Caller, ask: Ask, snapshot: OpenSnapshot, recalled: Recalled, progress: _Progress
+) -> AsyncGenerator[Sources | Delta | Answer, None]:
+    settings, scope = services.settings, Scope(caller.groups, ask.filters)
+
+    begun = time.perf_counter()
+    standalone = progress.standalone = await understand_question(services, ask, recalled)
+    progress.note("history", begun)
+
+    hits = await find(services, snapshot, scope, standalone, ask.top_k, progress.timings)
+
+    begun = time.perf_counter()
+    built = await services.compute(
+        lambda: build(
+            services.prompts,
+            ask.question,
+            recalled.messages,
+            [hit.passage for hit in hits],
+            budget_tokens=settings.prompt.budget_tokens,
+            count_tokens=lambda text: int(services.embedder.count_tokens(text) * TOKENS_OF_OTHERS) + 1,
+            instructions=ask.instructions,
+        )
+    )
+    passages = progress.passages = built.passages
+    labels = [*(passage.label for passage in passages), *([recalled.label] if built.history else [])]
+    prompt = Prompt(
+        messages=built.messages,
+        label=settings.labels.highest(labels),
+        max_tokens=settings.prompt.answer_tokens,
+        question=standalone.question,
+        passages=passages,
+        rarity=await services.compute(rarity, snapshot, scope, standalone.question, passages),
+    )
+    progress.note("prompt", begun)
+    yield Sources(tuple(whole(number, passage) for number, passage in enumerate(passages, start=1)), standalone.question)
+
+    markers = MarkerFilter(passages)
+    finished = Finished(Usage())
+    begun = time.perf_counter()
+    async with aclosing(_generate(services, ask, prompt)) as events:
+        async for event in events:
+            match event:
+                case Route():
+                    progress.route = event
+                case Delta():
+                    if "first_token" not in progress.timings:
+                        progress.note("first_token", begun)
+                    if shown := markers.feed(event.text):
+                        progress.text += shown
+                        yield Delta(shown)
+                case Finished():
+                    finished = event
+    if rest := markers.finish():
+        progress.text += rest
+        yield Delta(rest)
+    progress.timings.setdefault("first_token", 0.0)
+    progress.note("generate", begun)
+
+    grounding = await services.compute(ground, progress.text, passages)
+    progress.note("total", progress.started)
+    assert progress.route is not None, "the gateway names its route before it answers"
+    yield Answer(
+        answer=progress.text,
+        abstained=finished.abstained or markers.abstained,
+        citations=tuple(markers.citations),
+        conversation_id=recalled.conversation_id,
+        message_id=None,
+        standalone_question=standalone.question,
+        provider=progress.route.provider,
+        model=progress.route.model,
+        route=progress.route.reason,
+        snapshot=snapshot.id,
+        usage=finished.usage,
+        grounding=grounding,
+        timings_ms=progress.timings,
+        passages=passages,
+    )
+
+
+async def _generate(services: Services, ask: Ask, prompt: Prompt) -> AsyncGenerator[Route | Delta | Finished, None]:
+    """The gateway's answer; without a passage nobody is asked, since there is nothing to answer from."""
+    if not prompt.passages:
+        choice = services.gateway.choose(prompt.label, ask.provider)
+        yield Route("extractive", "extractive", f"no passage was found, so {choice.route.provider} was not asked")
+        yield Delta(NO_PASSAGES)
+        yield Finished(Usage(), abstained=True)
+        return
+    async with aclosing(services.gateway.stream(prompt, ask.provider)) as events:
+        async for event in events:
+            yield event
+
+
+async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recalled, event: Answer) -> Answer:
+    """The answer with its ids, once it is on disk; for a stateless caller only what it rested on is remembered."""
+    provenance = (*stored(event.passages), *recalled.inherited)
+    if not ask.store:
+        services.given.remember(event.answer, provenance)
+        return event
+
+    def write() -> Answer:
+        conversation_id = services.state.begin_turn(caller.owner, recalled.conversation_id, ask.question)
+        named = replace(event, conversation_id=conversation_id, message_id=new_id())
+        services.state.add_turn(
+            caller.owner, conversation_id, ask.question, named, "complete",
+            prompt_version=services.prompts.version, inherited=recalled.inherited,
+        )  # fmt: skip
+        return named
+
+    return await services.compute(write)
+
+
+async def _store_partial(services: Services, caller: Caller, ask: Ask, recalled: Recalled, progress: _Progress) -> None:
+    """Keep what there is of an answer that was cancelled or failed. A first question that got no word is not a conversation."""
+    if not ask.store or (recalled.conversation_id is None and not progress.text):
+        return
+
+    def write() -> None:
+        partial = PartialAnswer(
+            answer=progress.text,
+            standalone_question=progress.standalone.question if progress.standalone else "",
+            provider=progress.route.provider if progress.route else "",
+            model=progress.route.model if progress.route else "",
+            route=progress.route.reason if progress.route else "",
+            snapshot=progress.snapshot,
+            passages=progress.passages,
+        )
+        conversation_id = services.state.begin_turn(caller.owner, recalled.conversation_id, ask.question)
+        services.state.add_turn(
+            caller.owner, conversation_id, ask.question, partial, progress.status,
+            prompt_version=services.prompts.version, inherited=recalled.inherited,
+        )  # fmt: skip
+
+    await services.compute(write)

@@ -1,0 +1,57 @@
+"""What a question means in the light of the conversation. Pure functions; the rewrite by an LLM is called in answer.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from corpus.types import Message
+from corpus.words import content_words
+
+EARLIER_WEIGHT = 0.5
+"""How much the ranking for the question together with earlier turns counts beside that for the question alone."""
+
+FEW_WORDS = 3
+
+_POINTS_BACK = re.compile(
+    r"\b(?:it|its|itself|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|there|then|one|ones|same|such|"
+    r"former|latter|above|instead|else|other|others|another|"
+    r"davon|dafür|dazu|damit|darüber|dabei|dort|dann|diese[rsmn]?|jene[rsmn]?|derselbe[n]?|dieselbe[n]?|sonst|stattdessen|"
+    r"eso|esa|ese|esos|esas|esto|esta|este|ello|ellos|ellas|allí|entonces|mismo|misma|aquello|lo)\b",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(
+    r"^\W*(?:and|or|but|so|also|what about|how about|what if|why|how so|really|which|ok(?:ay)?|"
+    r"und|oder|aber|auch|was ist mit|wie ist es|warum|y|o|pero|también|qué pasa con|por qué)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Standalone:
+    """What to search for: `question` is the text shown to people, `searches` are weighted ways of asking."""
+
+    question: str
+    searches: tuple[tuple[str, float], ...]
+
+
+def understand(question: str, history: Sequence[Message], turns: int) -> Standalone:
+    """The question alone, or, where it depends on earlier user turns, together with up to `turns` of them.
+
+    An empty history, and a question that stands alone, give the question unchanged: the ranking is that of a first question.
+    """
+    earlier = [message.content for message in history if message.role == "user"][-turns:] if turns else []
+    if not earlier or not depends_on_history(question):
+        return Standalone(question, ((question, 1.0),))
+    together = " ".join([*earlier, question])
+    return Standalone(together, ((question, 1.0), (together, EARLIER_WEIGHT)))
+
+
+def depends_on_history(question: str) -> bool:
+    """Whether a question cannot be understood alone: it points back, goes on from something, or says next to nothing."""
+    return (
+        _POINTS_BACK.search(question) is not None
+        or _GOES_ON.match(question) is not None
+        or len(content_words(question, None)) <= FEW_WORDS
+    )

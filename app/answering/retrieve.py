@@ -1,0 +1,79 @@
+"""Finds the passages for a question, among what the caller may see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.access import Caller
+from app.answering.history import Standalone, understand
+from app.answering.sentences import content_stems
+from corpus.search import Query, Scope
+from corpus.snapshot import OpenSnapshot
+from corpus.types import Hit, Message, Passage
+from corpus.words import content_words
+
+if TYPE_CHECKING:
+    from app.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Passages, best first, the question they were found by, and the snapshot they are from."""
+
+    hits: tuple[Hit, ...]
+    standalone_question: str
+    snapshot: str
+
+
+async def search(
+    services: Services,
+    caller: Caller,
+    query: str,
+    messages: tuple[Message, ...],
+    top_k: int,
+    filters: Mapping[str, tuple[str, ...]],
+) -> SearchResult:
+    """What POST /v1/search answers with. Raises: NoSnapshot and its kin."""
+    settings = services.settings.history
+    standalone = understand(query, messages, settings.turns if settings.strategy != "last_turn" else 0)
+    with services.snapshots.lease() as snapshot:
+        scope = Scope(caller.groups, filters)
+        hits = await find(services, snapshot, scope, standalone, top_k, {})
+        return SearchResult(hits, standalone.question, snapshot.id)
+
+
+async def find(
+    services: Services, snapshot: OpenSnapshot, scope: Scope, standalone: Standalone, top_k: int, timings: dict[str, float]
+) -> tuple[Hit, ...]:
+    """Embed the ways of asking, search with each, fuse. Notes `embed` and `search` in `timings`, in milliseconds."""
+    started = time.perf_counter()
+    vectors = await services.embed([text for text, _ in standalone.searches])
+    timings["embed"] = _ms_since(started)
+    started = time.perf_counter()
+    queries = [Query(text, vector, weight) for (text, weight), vector in zip(standalone.searches, vectors, strict=True)]
+    hits = await services.compute(snapshot.search.search, queries, scope, top_k)
+    timings["search"] = _ms_since(started)
+    return tuple(hits)
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 2)
+
+
+def rarity(
+    snapshot: OpenSnapshot, scope: Scope, question: str, passages: tuple[Passage, ...]
+) -> dict[str, float]:
+    """How rare each content word of a question is among what the caller may see, in the passages' languages."""
+    languages = {passage.language for passage in passages}
+    return {
+        word: min(
+            snapshot.search.rarity(stem, language, scope)
+            for language in languages
+            for stem in content_stems(word, language) or [word]
+        )
+        for word in content_words(question, None)
+        if languages
+    }

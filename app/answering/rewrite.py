@@ -1,0 +1,52 @@
+"""The standalone question: by rules, or, where it is configured, by a rewrite of the LLM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app.answering.history import Standalone, understand
+from app.answering.recall import Recalled
+from app.answering.types import Ask
+from app.llm.backend import Prompt
+from corpus.errors import BackendError, EgressRefused
+from corpus.types import Message
+
+if TYPE_CHECKING:
+    from app.services import Services
+
+LONGEST_REWRITE = 500
+REWRITE_TOKENS = 120
+TURNS_SHOWN = 6
+
+_log = structlog.get_logger(__name__)
+
+
+async def understand_question(services: Services, ask: Ask, recalled: Recalled) -> Standalone:
+    """What to search for. A rewrite that fails, or that the provider may not make, leaves it to the rules."""
+    settings = services.settings.history
+    if settings.strategy == "last_turn" or not recalled.messages:
+        return understand(ask.question, (), 0)
+    if settings.strategy == "llm":
+        rewritten = await _rewrite(services, ask, recalled)
+        if rewritten is not None:
+            return Standalone(rewritten, ((rewritten, 1.0),))
+    return understand(ask.question, recalled.messages, settings.turns)
+
+
+async def _rewrite(services: Services, ask: Ask, recalled: Recalled) -> str | None:
+    shown = recalled.messages[-TURNS_SHOWN:]
+    conversation = "\n".join(f"{message.role}: {message.content}" for message in shown)
+    text = services.prompts.rewrite.format(conversation=conversation, question=ask.question)
+    prompt = Prompt((Message("user", text),), recalled.label, REWRITE_TOKENS)
+    try:
+        answer = await services.gateway.complete(prompt, ask.provider)
+    except (BackendError, EgressRefused) as error:
+        _log.warning("rewrite failed", action="rewrite_failed", kind=type(error).__name__)
+        return None
+    rewritten = " ".join(answer.split()).strip("\"'“”")
+    if not rewritten or len(rewritten) > LONGEST_REWRITE:
+        _log.warning("rewrite not used", action="rewrite_refused", length=len(rewritten))
+        return None
+    return rewritten

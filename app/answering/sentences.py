@@ -1,0 +1,168 @@
+"""Cuts text into sentences with exact offsets, and tells how well words of one text stand in another. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from corpus.lexical import identifiers, stems
+from corpus.words import content_words
+
+LONGEST = 600
+_BLOCK = re.compile(r"\s*(?:[-*+•‣]\s|\d{1,3}[.)]\s|\||#{1,6}\s|>\s|```)")
+_ROW = re.compile(r"[^.:;!?\n]{1,40}: \S")
+_RULE = re.compile(r"[\s|:\-=*_+]*")
+_HEADING = re.compile(r"\s*#{1,6}\s")
+_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|approx|incl|excl|no|nos|fig|sec|dr|mr|mrs|ms|prof|st|z\.\s?b|d\.\s?h|bzw|ca|nr|abs|art|inkl|ggf|"
+    r"usw|vgl|tel|sr|sra|ud|uds|p\.\s?ej|núm|pág|aprox)|\b[A-Za-z])\.$",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(r"^\s*(?:[-*+•‣]\s+|#{1,6}\s+|>\s+)|\*\*|__|`|(?<=\s)_(?=\w)|(?<=\w)_(?=\s)")
+_FIGURE = re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A span of a text that can be quoted alone. `table_head` is the header row above it where it is a row of a table."""
+
+    start: int
+    end: int
+    text: str
+    table_head: str | None = None
+    is_heading: bool = False
+
+    @property
+    def plain(self) -> str:
+        """The sentence without markup; a table's row as `Header: value; Header: value`."""
+        if not self.text.lstrip().startswith("|"):
+            return " ".join(_MARKUP.sub("", self.text).split())
+        cells = _cells(self.text)
+        if self.table_head is None:
+            return "; ".join(cell for cell in cells if cell)
+        heads = _cells(self.table_head)
+        named = zip(heads + [""] * (len(cells) - len(heads)), cells, strict=False)
+        return "; ".join(f"{head}: {cell}" if head else cell for head, cell in named if cell)
+
+
+def _cells(row: str) -> list[str]:
+    return [" ".join(_MARKUP.sub("", cell).split()) for cell in row.strip().strip("|").split("|")]
+
+
+@lru_cache(maxsize=2048)
+def split(text: str) -> tuple[Sentence, ...]:
+    """The sentences, list entries and table rows of a text, in order. `text[s.start:s.end] == s.text` for each.
+
+    A line that is only wrapped is not an end; a list entry, a table row, a heading and a blank line are.
+    """
+    found: list[Sentence] = []
+    table_head: str | None = None
+    in_table = False
+    for start, end in _blocks(text):
+        block = text[start:end]
+        if block.lstrip().startswith("|"):
+            if not in_table:
+                table_head, in_table = None, True
+                following = text[end:].lstrip("\n")
+                if re.match(r"\s*\|[\s|:\-]+\|?\s*(\n|$)", following):
+                    table_head = block
+                    found.append(Sentence(start, end, block, is_heading=True))
+                    continue
+            if not _RULE.fullmatch(block):
+                found.append(Sentence(start, end, block, table_head))
+            continue
+        in_table = False
+        if _RULE.fullmatch(block):
+            continue
+        if _HEADING.match(block):
+            found.append(Sentence(start, end, block, is_heading=True))
+            continue
+        found.extend(Sentence(a, b, text[a:b]) for a, b in _cut(text, start, end))
+    return tuple(found)
+
+
+def _blocks(text: str) -> list[tuple[int, int]]:
+    """Paragraphs, list entries and rows."""
+    blocks: list[tuple[int, int]] = []
+    begin: int | None = None
+    last = 0
+    position = 0
+    for line in text.split("\n"):
+        start, end = position, position + len(line)
+        position = end + 1
+        if not line.strip():
+            if begin is not None:
+                blocks.append((begin, last))
+                begin = None
+            continue
+        if begin is not None and _starts_new(text[begin:last], line):
+            blocks.append((begin, last))
+            begin = None
+        if begin is None:
+            begin = start
+        last = end
+    if begin is not None:
+        blocks.append((begin, last))
+    return [(a + len(text[a:b]) - len(text[a:b].lstrip()), a + len(text[a:b].rstrip())) for a, b in blocks]
+
+
+def _starts_new(before: str, line: str) -> bool:
+    previous = before.rsplit("\n", 1)[-1]
+    if _BLOCK.match(line) or previous.lstrip().startswith("|") or _HEADING.match(previous):
+        return True
+    if _ROW.match(line) and ("; " in line or _ROW.match(previous)):
+        return True
+    # A short line that does not end like prose is a line of its own: an address, a heading, an entry.
+    return len(previous) < 40 and not line[:1].islower()
+
+
+def _cut(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    begin = start
+    for match in _END.finditer(text, start, end):
+        if _ABBREVIATION.search(text, max(begin, match.start() - 12), match.end()):
+            continue
+        spans.append((begin, match.end()))
+        begin = match.end() + len(text[match.end() : end]) - len(text[match.end() : end].lstrip())
+    if begin < end:
+        spans.append((begin, end))
+    return [piece for span in spans for piece in _shorten(text, *span)]
+
+
+def _shorten(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Pieces of at most LONGEST characters, cut at a semicolon, comma or space."""
+    pieces = []
+    while end - start > LONGEST:
+        cut = max(text.rfind(mark, start + LONGEST // 2, start + LONGEST) for mark in ("; ", ", ", " "))
+        cut = start + LONGEST if cut < 0 else cut + 1
+        pieces.append((start, start + len(text[start:cut].rstrip())))
+        start = cut + len(text[cut:end]) - len(text[cut:end].lstrip())
+    return [*pieces, (start, end)] if start < end else pieces
+
+
+@lru_cache(maxsize=8192)
+def stem_set(text: str, language: str | None) -> frozenset[str]:
+    """All stems of a text."""
+    return frozenset(stems(text, language))
+
+
+def content_stems(text: str, language: str | None) -> list[str]:
+    """The stems of a text's content words, each once, in order."""
+    return list(dict.fromkeys(stem for word in content_words(text, language) for stem in stems(word, language)))
+
+
+def figures(text: str) -> set[str]:
+    """Numbers and identifiers of a text, as written."""
+    return set(_FIGURE.findall(text)) | set(identifiers(text))
+
+
+def share_found(text: str, sources: Sequence[str], language: str | None) -> float:
+    """The share of a text's content words that stand in any of the sources, 0..1; 1 where it has none."""
+    wanted = content_stems(text, language)
+    if not wanted:
+        return 1.0
+    there: Iterable[frozenset[str]] = [stem_set(source, language) for source in sources]
+    return sum(any(stem in found for found in there) for stem in wanted) / len(wanted)

@@ -1,0 +1,53 @@
+"""/v1/documents: the documents that the caller may see."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from app.access import Caller
+from app.requests import StrictRoute
+from app.routes.shared import CallerOf, CursorOf, LimitOf, ServicesOf, problems
+from app.schemas import DocumentList, DocumentShown, DocumentText
+from app.services import Services
+from corpus.errors import Gone, NotFound
+
+router = APIRouter(route_class=StrictRoute, tags=["documents"])
+
+
+@router.get("/v1/documents", summary="List documents", responses=problems(422, 503))
+async def list_documents(services: ServicesOf, caller: CallerOf, cursor: CursorOf = None, limit: LimitOf = 50) -> DocumentList:
+    """The documents of the snapshot served now, ordered by id."""
+    return await services.compute(_listed, services, caller, cursor, limit)
+
+
+@router.get("/v1/documents/{document_id}", summary="Show a document", responses=problems(404, 410, 422, 503))
+async def show_document(
+    services: ServicesOf,
+    caller: CallerOf,
+    document_id: Annotated[str, Path(max_length=64)],
+    version: Annotated[str | None, Query(max_length=64, description="410 where this is not the current version.")] = None,
+) -> DocumentText:
+    """A document with its text, which citations' start and end count in."""
+    return await services.compute(_shown, services, caller, document_id, version)
+
+
+def _listed(services: Services, caller: Caller, cursor: str | None, limit: int) -> DocumentList:
+    with services.snapshots.lease() as snapshot:
+        found = snapshot.store.document_summaries(caller.groups, after=cursor, limit=limit + 1)
+    page = found[:limit]
+    return DocumentList(
+        documents=[DocumentShown.model_validate(each) for each in page],
+        next_cursor=page[-1].document_id if len(found) > limit else None,
+    )
+
+
+def _shown(services: Services, caller: Caller, document_id: str, version: str | None) -> DocumentText:
+    with services.snapshots.lease() as snapshot:
+        document = snapshot.store.document(document_id, caller.groups)
+    if document is None:
+        raise NotFound("document", document_id)
+    if version is not None and version != document.version:
+        raise Gone(document_id, version, document.version)
+    return DocumentText.model_validate(document)

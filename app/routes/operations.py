@@ -1,0 +1,113 @@
+"""/livez, /readyz and /metrics: what those who run the service look at. Nothing here calls a provider."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from fastapi import APIRouter, Request, Response
+
+from app.access import authenticate
+from app.logs import error_fields
+from app.metrics import CONTENT_TYPE
+from app.routes.shared import ServicesOf, problems
+from app.schemas import Ready
+from app.services import Services
+from app.settings import is_loopback_host
+from corpus.errors import EmbedderMismatch, SnapshotError, StateError, Unauthorized
+
+READY_WITHIN_S = 1.5
+
+ADVICE = {
+    "no_snapshot": "no documents have been published; run `archivist ingest`",
+    "snapshot_damaged": "no published snapshot can be opened; run `archivist ingest`",
+    "embedder_mismatch": "documents and configuration name different embedding models; run `archivist ingest`",
+    "previous_snapshot": "the newest snapshot cannot be opened, an older one is served; run `archivist ingest`",
+    "state_unavailable": "conversations cannot be written; look at service.db in data_dir: its disk, its permissions",
+    "llm_down": "the default LLM provider's last call failed; look at its server, its key and its address",
+    "busy": "the checks did not end in time; the service is busy or its disk is slow",
+}
+
+_log = structlog.get_logger(__name__)
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez", summary="Whether the process answers", responses=problems())
+async def live() -> dict[str, str]:
+    """Always the same; looks at nothing."""
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    summary="Whether the service can answer questions",
+    response_model=Ready,
+    response_model_exclude_none=True,
+    responses={**problems(), 503: {"description": "It cannot answer.", "model": Ready}},
+)
+async def ready(request: Request, response: Response, services: ServicesOf) -> Ready:
+    """200 ready, 200 degraded, 503 unavailable. Codes and advice are for an administrator only."""
+    response.headers["Cache-Control"] = "no-store"
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            fatal, codes, snapshot = await services.compute(_look, services)
+    except TimeoutError:
+        fatal, codes, snapshot = False, ["busy"], None
+    if services.gateway.status()["down"]:
+        codes.append("llm_down")
+    status = "unavailable" if fatal else "degraded" if codes else "ready"
+    response.status_code = 503 if fatal else 200
+    if not _is_administrator(request, services):
+        return Ready(status=status)
+    return Ready(status=status, codes=codes, advice=[ADVICE[code] for code in codes if code in ADVICE], snapshot=snapshot)
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=problems())
+async def metrics(services: ServicesOf) -> Response:
+    """Prometheus' text format. Needs the key where there is one."""
+    return Response(await services.compute(_exposition, services), media_type=CONTENT_TYPE)
+
+
+def _look(services: Services) -> tuple[bool, list[str], dict[str, str | int] | None]:
+    codes = list(services.snapshots.status())
+    snapshot: dict[str, str | int] | None = None
+    fatal = False
+    try:
+        with services.snapshots.lease() as opened:
+            documents, chunks = opened.store.counts()
+            created_at = opened.created_at.isoformat()
+            snapshot = {"id": opened.id, "created_at": created_at, "documents": documents, "chunks": chunks}
+    except (SnapshotError, EmbedderMismatch) as error:
+        fatal = True
+        if not codes:
+            codes.append("no_snapshot")
+        _log.warning("no snapshot can be served", action="not_ready", **error_fields(error))
+    try:
+        services.state.check()
+    except StateError as error:
+        fatal = True
+        codes.append("state_unavailable")
+        _log.warning("conversations cannot be written", action="not_ready", **error_fields(error))
+    return fatal, codes, snapshot
+
+
+def _is_administrator(request: Request, services: Services) -> bool:
+    """Whoever has the key; where there is none, whoever calls from this machine."""
+    server = services.settings.server
+    if server.api_key is None:
+        return request.client is not None and is_loopback_host(request.client.host)
+    try:
+        authenticate(server, request.headers.get("authorization"))
+    except Unauthorized:
+        return False
+    return True
+
+
+def _exposition(services: Services) -> bytes:
+    try:
+        with services.snapshots.lease() as opened:
+            services.metrics.show_snapshot(*opened.store.counts(), opened.created_at)
+    except (SnapshotError, EmbedderMismatch):
+        services.metrics.show_no_snapshot()
+    return services.metrics.text()

@@ -1,0 +1,272 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 done with documents that failed, 5 another run holds the lock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import aclosing
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from archivist import progress, reference
+from archivist.settings import Settings, find_config, load_settings
+from corpus.errors import ArchivistError, ConfigError, LockHeld
+from corpus.types import Message
+
+EXIT_FAILED, EXIT_USAGE, EXIT_DOCUMENTS_FAILED, EXIT_LOCKED = 1, 2, 3, 5
+
+app = typer.Typer(
+    name="archivist",
+    help="Answers questions from your documents, and shows where each answer comes from.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+snapshots_app = typer.Typer(help="Look at what was published.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(snapshots_app, name="snapshots")
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of snapshots and conversations (data_dir).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The top of the command line: an error of ours becomes one line and an exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, EXIT_USAGE)
+    except LockHeld as error:
+        _fail(error, EXIT_LOCKED)
+    except ArchivistError as error:
+        _fail(error, EXIT_FAILED)
+
+
+def _fail(error: ArchivistError, code: int) -> None:
+    print(f"archivist: {error}", file=sys.stderr)  # noqa: T201 - the command's output
+    sys.exit(code)
+
+
+def _print(text: str) -> None:
+    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))  # noqa: T201 - the command's output
+
+
+def _settings(config: Path | None, data: Path | None = None, **flags: Any) -> Settings:
+    if data is not None:
+        flags["data_dir"] = data
+    return load_settings(config, flags)
+
+
+@app.callback(invoke_without_command=True)
+def _version(show: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False) -> None:
+    if show:
+        _print(f"archivist {version('archivist')}")
+        raise typer.Exit
+
+
+@app.command()
+def ingest(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    source: Annotated[
+        list[Path] | None, typer.Option("--source", help="A folder or file to read, instead of the configured sources. Repeatable.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read the documents, embed what changed, publish a snapshot. Exit code 3: done, with documents that failed."""
+    from ingest.job import run
+
+    flags = {"sources": [{"path": str(path)} for path in source]} if source else {}
+    settings = _settings(config, data, **flags).job()
+    with progress.shown() as listener:
+        report = run(settings, listener)
+    _print_json(report.as_json()) if as_json else _print(progress.summary(report))
+    if report.failures:
+        raise typer.Exit(EXIT_DOCUMENTS_FAILED)
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Answer over HTTP, with a page at /."""
+    from app.main import serve as run_service
+
+    given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    flags = {"server": given} if given else {}
+    settings = _settings(config, data, **flags).service()
+    run_service(settings, on_ready=lambda address: _print(_welcome(address, has_key=settings.server.api_key is not None)))
+
+
+def _welcome(address: str, *, has_key: bool) -> str:
+    key = " -H 'Authorization: Bearer '$ARCHIVIST_SERVER__API_KEY" if has_key else ""
+    body = '{"question": "How many days of leave do I get?"}'
+    return (
+        f"Archivist answers at {address}/\n"
+        f"Ask from the command line:\n  curl -s {address}/v1/ask{key} -H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
+@app.command()
+def ask(
+    question: str,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    conversation: Annotated[str | None, typer.Option(help="Id of a conversation to continue.")] = None,
+    provider: Annotated[str | None, typer.Option(help="LLM provider to ask.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=50, help="Passages looked at.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask one question without a running service."""
+    from app.access import LOCAL_OWNER, Caller
+    from app.answering.answer import answer
+    from app.answering.types import Answer, Ask
+    from app.services import build_services
+
+    settings = _settings(config, data).service()
+
+    async def whole() -> Answer:
+        services = build_services(settings)
+        await services.start()
+        try:
+            caller = Caller(LOCAL_OWNER, settings.server.groups)
+            asked = Ask(question, conversation_id=conversation, provider=provider, top_k=top_k)
+            async with aclosing(answer(services, caller, asked)) as events:
+                async for event in events:
+                    if isinstance(event, Answer):
+                        return event
+            raise AssertionError("the answer path ended without an answer")
+        finally:
+            await services.close()
+
+    _check_question(question, settings)
+    found = asyncio.run(whole())
+    if as_json:
+        _print_json({key: value for key, value in asdict(found).items() if key != "passages"})
+        return
+    _print(found.answer)
+    for citation in {c.marker: c for c in reversed(found.citations)}.values():
+        page = f", page {citation.page}" if citation.page is not None else ""
+        _print(f"  [{citation.marker}] {' › '.join([citation.title, *citation.heading])} ({citation.source}{page})")
+    _print(f"  conversation {found.conversation_id}")
+
+
+def _check_question(question: str, settings: Settings | Any) -> None:
+    if not question.strip():
+        raise ConfigError("the question is empty; put it in quotes behind the command")
+    if len(question) > settings.server.max_question_chars:
+        raise ConfigError(f"the question has {len(question)} characters, at most {settings.server.max_question_chars} are taken")
+
+
+@app.command()
+def search(
+    query: str,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    top_k: Annotated[int, typer.Option(min=1, max=50, help="Passages shown.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Find passages without a running service."""
+    from app.answering.history import understand
+    from corpus.embedders.embedder import open_embedder
+    from corpus.search import Query, Scope
+    from corpus.snapshot import open_current
+
+    settings = _settings(config, data).service()
+    _check_question(query, settings)
+    snapshot, _ = open_current(settings.data_dir, settings.search)
+    try:
+        embedder = open_embedder(settings.embedder, threads=settings.embedder.query_threads)
+        snapshot.require(embedder.fingerprint, embedder.model)
+        standalone = understand(query, [Message("user", query)][:0], 0)
+        vectors = embedder.embed_queries([text for text, _ in standalone.searches])
+        queries = [Query(text, vector, weight) for (text, weight), vector in zip(standalone.searches, vectors, strict=True)]
+        hits = snapshot.search.search(queries, Scope(settings.server.groups), top_k)
+    finally:
+        snapshot.close()
+    if as_json:
+        _print_json([{"rank": rank, **asdict(hit.passage)} for rank, hit in enumerate(hits, start=1)])
+        return
+    for rank, hit in enumerate(hits, start=1):
+        passage = hit.passage
+        _print(f"{rank}. {' › '.join([passage.title, *passage.heading])} ({passage.source})")
+        _print("   " + " ".join(passage.text.split())[:200])
+
+
+@snapshots_app.command("list")
+def list_snapshots(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """The published snapshots, oldest first; the one being served is marked."""
+    from corpus.snapshot import current_id, read_manifest, snapshot_ids
+
+    data_dir = _settings(config, data).data_dir
+    current = current_id(data_dir)
+    manifests = [read_manifest(data_dir / "snapshots" / name) for name in snapshot_ids(data_dir)]
+    if as_json:
+        _print_json([{**asdict(manifest), "current": manifest.id == current} for manifest in manifests])
+        return
+    for manifest in manifests:
+        mark = "*" if manifest.id == current else " "
+        _print(f"{mark} {manifest.id}  {manifest.created_at}  {manifest.documents} documents  {manifest.chunks} chunks  {manifest.embedder.model}")
+
+
+@snapshots_app.command("verify")
+def verify_snapshot(
+    snapshot: Annotated[str | None, typer.Argument(help="Id of a snapshot; the current one if left out.")] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Check a snapshot: hashes, counts, offsets, the three stores against each other."""
+    from corpus.errors import SnapshotDamaged
+    from corpus.snapshot import current_id, open_snapshot
+
+    settings = _settings(config, data)
+    opened = open_snapshot(settings.data_dir, snapshot or current_id(settings.data_dir), settings.search)
+    try:
+        problems = opened.store.check()
+        if problems:
+            raise SnapshotDamaged(opened.id, "; ".join(problems[:5]))
+        _print(f"{opened.id} is whole: {opened.manifest.documents} documents, {opened.manifest.chunks} chunks.")
+    finally:
+        opened.close()
+
+
+@config_app.command("show")
+def show_config(config: ConfigOption = None) -> None:
+    """The configuration in force, every key, secrets hidden."""
+    _print(f"# from {find_config(config)}, the environment and the defaults")
+    _print(reference.as_yaml(load_settings(config)))
+
+
+@config_app.command("check")
+def check_config(config: ConfigOption = None) -> None:
+    """Whether the configuration can be used. Exit code 2 and the reason where it cannot."""
+    settings = load_settings(config)
+    settings.service()
+    settings.job()
+    _print(f"{find_config(config)} is valid; llm.default is {settings.llm.default!r}, {len(settings.sources)} source(s).")
+
+
+@config_app.command("reference", hidden=True)
+def config_reference() -> None:
+    """The reference page, docs/configuration.md."""
+    print(reference.as_markdown(), end="")  # noqa: T201 - the command's output
+
+
+@config_app.command("defaults", hidden=True)
+def config_defaults() -> None:
+    """The default configuration file, config/archivist.yaml."""
+    print(reference.default_yaml(), end="")  # noqa: T201 - the command's output

@@ -1,0 +1,155 @@
+"""The configuration as documents: the reference page and the default file, both made from the settings' own descriptions."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from archivist.settings import PREFIX, Settings
+
+LIVE = ("llm", "search", "history", "prompt", "labels")
+
+PROVIDERS = """\
+  providers:                      # LLM providers by name; choose one with `default` or ARCHIVIST_LLM__DEFAULT
+    ollama:                       # on this machine: may see every label
+      kind: openai
+      base_url: http://127.0.0.1:11434/v1
+      model: llama3.2
+    openai:                       # elsewhere: must state the highest label it may see
+      kind: openai
+      base_url: https://api.openai.com/v1
+      model: gpt-5-mini
+      api_key_env: OPENAI_API_KEY
+      clearance: internal
+"""
+
+SOURCES = """\
+sources: []                       # what the job reads; a source looks like this:
+#  - path: /srv/documents         # a folder or one file
+#    name: documents              # short and stable: part of every document's id
+#    groups: [everyone]           # who may see the documents
+#    label: internal              # how confidential they are
+#    rules:                       # other groups and labels for some of the files; the last match wins
+#      - match: "management/**"
+#        groups: [management]
+"""
+
+
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo, type[BaseModel] | None]]:
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        yield name, field, section
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    for argument in get_args(annotation):
+        if isinstance(argument, type) and issubclass(argument, BaseModel):
+            return argument
+    return None
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_name(part) for part in get_args(annotation) if part is not type(None))
+    if origin is tuple:
+        return f"list of {_type_name(get_args(annotation)[0])}"
+    if origin is dict:
+        return f"mapping of names to {_type_name(get_args(annotation)[1])}"
+    if str(annotation).startswith("typing.Literal"):
+        return ", ".join(str(value) for value in get_args(annotation))
+    names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path", "SecretStr": "secret"}
+    name = getattr(annotation, "__name__", str(annotation))
+    return names.get(name, name.removesuffix("Settings").lower())
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "empty"
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def as_yaml(settings: Settings) -> str:
+    """The settings in force as YAML, secrets as asterisks."""
+    return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True, width=120)
+
+
+def default_yaml() -> str:
+    """The default configuration file: every key with its default and one comment line."""
+    lines = [
+        "# Archivist's configuration: every key with its default. Paths are taken from the folder the command runs in.",
+        f"# Every key can be set by the environment: {PREFIX}LLM__DEFAULT=ollama, {PREFIX}SERVER__PORT=9000.",
+        "",
+    ]
+    for name, field, section in _sections(Settings):
+        if name == "sources":
+            lines += ["", *SOURCES.rstrip().split("\n")]
+            continue
+        if section is None:
+            lines.append(_yaml_line(name, field, 0))
+            continue
+        lines += ["", f"{name}:" + f"  # {field.description}".rjust(0)]
+        for inner, inner_field, _ in _sections(section):
+            lines += PROVIDERS.rstrip().split("\n") if inner == "providers" else [_yaml_line(inner, inner_field, 2)]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_line(name: str, field: FieldInfo, indent: int) -> str:
+    value = "" if _default(field) == "empty" else _default(field)
+    value = value[1:-1] if value.startswith('"') and value[1:2] not in ("", "*") and value[1:-1].replace("-", "").replace(".", "").replace("_", "").isalnum() else value
+    start = f"{' ' * indent}{name}: {value}".rstrip()
+    return f"{start.ljust(33)} # {field.description}"
+
+
+def as_markdown() -> str:
+    """The reference page."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from the settings by `archivist config reference`; do not edit by hand.",
+        "",
+        "One YAML file (`--config`, `$ARCHIVIST_CONFIG`, `./config/archivist.yaml`, or the packaged default), overridden by the "
+        f"environment (`{PREFIX}` and the keys, joined by two underscores: `{PREFIX}LLM__DEFAULT=ollama`), then by flags. "
+        "An unknown key is an error. Paths are taken from the folder the command runs in. "
+        "Changes take effect at the next start of the service, or the next run of the job.",
+    ]
+    for name, field, section in _sections(Settings):
+        inner = section or _inner_model(field.annotation)
+        lines += ["", f"## `{name}`", "", str(field.description)]
+        if inner is None:
+            lines += ["", f"Type: {_type_name(field.annotation)}. Default: `{_default(field)}`."]
+            continue
+        lines += _table(f"{name}[]" if section is None else name, inner)
+    return "\n".join(lines) + "\n"
+
+
+def _table(prefix: str, model: type[BaseModel]) -> list[str]:
+    lines = ["", "| key | type | default | meaning |", "|---|---|---|---|"]
+    nested: list[str] = []
+    for name, field, _ in _sections(model):
+        inner = _inner_model(field.annotation)
+        lines.append(f"| `{prefix}.{name}` | {_type_name(field.annotation)} | `{_default(field)}` | {field.description} |")
+        if inner is not None:
+            mark = "{name}" if get_origin(field.annotation) is dict else "[]"
+            nested += _table(f"{prefix}.{name}.{mark}" if mark == "{name}" else f"{prefix}.{name}{mark}", inner)
+    return lines + nested

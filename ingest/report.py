@@ -1,0 +1,49 @@
+"""What a run did, and the events by which it says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from corpus.store import Failure
+
+Step = Literal["scan", "load_model", "ingest", "publish", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A step of the run. `done_bytes` of `total_bytes` of the sources are through; `embedded` chunks so far."""
+
+    step: Step
+    message: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+    files: int = 0
+    embedded: int = 0
+
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a run. `published` is False where nothing had changed. Units: seconds."""
+
+    snapshot: str | None
+    published: bool
+    added: int
+    changed: int
+    kept: int
+    removed: int
+    documents: int
+    chunks: int
+    embedded: int
+    reused: int
+    failures: tuple[Failure, ...]
+    took_s: float
+    purged: tuple[str, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return asdict(self)

@@ -1,0 +1,99 @@
+"""Walks a folder (or takes one file) and hashes what lies there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpus.errors import ConfigError, DocumentError
+from ingest.settings import SourceSettings
+from ingest.sources.globs import matches
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a source. `path` is relative, POSIX, NFC; `content_hash` is None where `problem` says why it cannot be read."""
+
+    collection: str
+    path: str
+    location: Path
+    size_bytes: int
+    content_hash: str | None
+    problem: DocumentError | None = None
+
+
+def walk(source: SourceSettings) -> Iterator[SourceFile]:
+    """The files of a source that its globs admit, ordered by path, each read once to hash it.
+
+    Raises: ConfigError where the source itself is not there or cannot be read.
+    """
+    root = source.path.expanduser()
+    try:
+        if root.is_file():
+            yield _source_file(source, root, _posix(root.name))
+            return
+        if not root.is_dir():
+            raise ConfigError(f"source {source.collection!r}: no folder or file {str(root)!r}; is it mounted?")
+        os.listdir(root)
+    except PermissionError as error:
+        raise ConfigError(f"source {source.collection!r}: no permission to read {str(root)!r}") from error
+    found = sorted(_paths(source, root), key=lambda pair: pair[1])
+    for location, path in found:
+        yield _source_file(source, location, path)
+
+
+def _paths(source: SourceSettings, root: Path) -> Iterator[tuple[Path, str]]:
+    unreadable: list[Path] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(Path(error.filename))
+
+    for folder, folders, names in os.walk(root, followlinks=False, onerror=note):
+        here = Path(folder)
+        folders[:] = [name for name in folders if not _excluded(source, _posix((here / name).relative_to(root).as_posix()))]
+        for name in names:
+            path = _posix((here / name).relative_to(root).as_posix())
+            if not _excluded(source, path) and any(matches(path, pattern) for pattern in source.include):
+                yield here / name, path
+    for location in unreadable:
+        yield location, _posix(location.relative_to(root).as_posix())
+
+
+def _excluded(source: SourceSettings, path: str) -> bool:
+    return any(matches(path, pattern) for pattern in source.exclude)
+
+
+def _posix(path: str) -> str:
+    # A name that is not valid UTF-8 comes with surrogates; it is shown, and hashed, with a replacement character.
+    return unicodedata.normalize("NFC", path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+def _source_file(source: SourceSettings, location: Path, path: str) -> SourceFile:
+    size = 0
+    try:
+        if location.is_symlink() and not location.resolve().is_relative_to(source.path.expanduser().resolve()):
+            raise DocumentError(path, "is a link that leads out of the source", "put the file itself there, or add its folder")
+        if location.is_dir():
+            raise DocumentError(path, "no permission to list the folder", "let the job's user read it, or exclude it")
+        if not location.is_file():
+            raise DocumentError(path, "is not a regular file or leads nowhere", "remove or exclude it")
+        size = location.stat().st_size
+        if size > source.max_file_bytes:
+            raise DocumentError(
+                path, f"has {size:,} bytes, more than max_file_bytes {source.max_file_bytes:,}", "split it, or raise the limit"
+            )
+        with location.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError:
+        problem = DocumentError(path, "no permission to read it", "let the job's user read it, or exclude it")
+        return SourceFile(source.collection, path, location, size, None, problem)
+    except OSError as error:
+        problem = DocumentError(path, f"cannot be read ({error.strerror})", "check the disk or the mount")
+        return SourceFile(source.collection, path, location, size, None, problem)
+    except DocumentError as error:
+        return SourceFile(source.collection, path, location, size, None, error)
+    return SourceFile(source.collection, path, location, size, digest)

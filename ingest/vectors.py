@@ -1,0 +1,83 @@
+"""Never embeds the same text twice: vectors come from the parent snapshot, from what a killed run left, or from the model."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from corpus.embedders.embedder import Embedder
+from corpus.snapshot import OpenSnapshot
+from corpus.types import Vectors
+
+
+def input_hash(fingerprint: str, text: str) -> bytes:
+    """The key of a vector: the model's fingerprint and the exact text that is embedded."""
+    return hashlib.sha256(f"{fingerprint}\x00{text}".encode("utf-8", "surrogatepass")).digest()
+
+
+class VectorSource:
+    """Gives the vectors of embedder inputs and counts where they came from."""
+
+    def __init__(self, work: Path, parent: OpenSnapshot | None, load_embedder: Callable[[], Embedder], dimension: int) -> None:
+        self._path, self._parent, self._load, self._dimension = work, parent, load_embedder, dimension
+        work.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = _open_work(work)
+        self.embedded = 0
+        self.reused = 0
+
+    def vectors(self, texts: Sequence[str], hashes: Sequence[bytes]) -> Vectors:
+        """Shapes: (len(texts), dimension) float32, in order. New ones are on disk before this returns."""
+        found = self._known(hashes)
+        missing = {key: text for key, text in zip(hashes, texts, strict=True) if key not in found}
+        if missing:
+            fresh = self._load().embed_documents(list(missing.values())).astype(np.float16)
+            found |= dict(zip(missing, fresh, strict=True))
+            with self._connection:
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
+                    [(key, vector.tobytes()) for key, vector in zip(missing, fresh, strict=True)],
+                )
+        self.embedded += len(missing)
+        self.reused += len(texts) - len(missing)
+        if not hashes:
+            return np.empty((0, self._dimension), dtype=np.float32)
+        return np.stack([found[key] for key in hashes]).astype(np.float32)
+
+    def _known(self, hashes: Sequence[bytes]) -> dict[bytes, np.ndarray]:  # type: ignore[type-arg]
+        found: dict[bytes, np.ndarray] = {}  # type: ignore[type-arg]
+        if self._parent is not None:
+            ordinals = self._parent.store.ordinal_by_input(hashes)
+            vectors = self._parent.dense.vectors(np.array(list(ordinals.values()), dtype=np.int64))
+            found.update(zip(ordinals, vectors.astype(np.float16), strict=True))
+        for key in hashes:
+            if key not in found:
+                row = self._connection.execute("SELECT vector FROM vectors WHERE input_hash = ?", [key]).fetchone()
+                if row is not None and len(row[0]) == self._dimension * 2:
+                    found[key] = np.frombuffer(row[0], dtype=np.float16)
+        return found
+
+    def close(self, *, finished: bool) -> None:
+        """Close the work file, and remove it where the run came to its end."""
+        self._connection.close()
+        if finished:
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+
+def _open_work(path: Path) -> sqlite3.Connection:
+    """The work file; one that a crash damaged is begun anew, since it only ever saves time."""
+    for attempt in (1, 2):
+        connection = sqlite3.connect(path)
+        try:
+            connection.execute("CREATE TABLE IF NOT EXISTS vectors (input_hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT")
+            return connection
+        except sqlite3.DatabaseError:
+            connection.close()
+            if attempt == 2:
+                raise
+            path.unlink()
+    raise AssertionError("unreachable")

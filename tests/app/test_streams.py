@@ -1,0 +1,210 @@
+"""Streams: one task for the answer, one last event for an error, and an end when the caller hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from app import streams
+from app.problems import Problem
+from app.streams import EventStream, Pump, until_disconnected
+from corpus.errors import BackendFailed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The service runs on asyncio."""
+    return "asyncio"
+
+
+class Caller:
+    """An ASGI client that keeps what it gets and hangs up when told, or after some messages."""
+
+    def __init__(self, hang_up_after: int | None = None) -> None:
+        self.messages: list[MutableMapping[str, Any]] = []
+        self.gone = asyncio.Event()
+        self._hang_up_after = hang_up_after
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Nothing until the caller has gone."""
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Keep a message."""
+        self.messages.append(message)
+        if self._hang_up_after is not None and len(self.messages) >= self._hang_up_after:
+            self.gone.set()
+        await asyncio.sleep(0)
+
+    @property
+    def body(self) -> bytes:
+        """All that came."""
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+
+def encode(event: str) -> Iterator[bytes]:
+    """An event as a line."""
+    yield event.encode() + b"\n"
+
+
+def fail(problem: Problem) -> Iterator[bytes]:
+    """A problem as a line."""
+    yield f"error {problem.status} {problem.detail}\n".encode()
+
+
+async def _send(events: AsyncIterator[str], caller: Caller) -> None:
+    pump = Pump(events)
+    first = await pump.next()
+    assert first is not None
+    await EventStream(first, pump, encode, fail)({"type": "http"}, caller.receive, caller.send)
+
+
+async def test_events_come_in_order_and_the_stream_ends() -> None:
+    """All events, once each, in order, then the end of the body; no length is promised."""
+
+    async def events() -> AsyncIterator[str]:
+        for number in range(5):
+            yield str(number)
+
+    caller = Caller()
+    await _send(events(), caller)
+    assert caller.body == b"0\n1\n2\n3\n4\n"
+    names = {name for name, _ in caller.messages[0]["headers"]}
+    assert b"content-length" not in names
+    assert dict(caller.messages[0]["headers"])[b"cache-control"] == b"no-cache"
+    assert caller.messages[-1]["more_body"] is False
+
+
+async def test_an_error_after_the_first_event_is_the_last_event() -> None:
+    """Our own error is told as its problem, any other as nothing but an internal error."""
+
+    async def ours() -> AsyncIterator[str]:
+        yield "a"
+        raise BackendFailed("local", 500)
+
+    async def another() -> AsyncIterator[str]:
+        yield "a"
+        raise ValueError("canary-question")
+
+    caller = Caller()
+    await _send(ours(), caller)
+    assert caller.body.startswith(b"a\nerror 502 the LLM provider failed")
+    caller = Caller()
+    await _send(another(), caller)
+    assert caller.body.startswith(b"a\nerror 500 ")
+    assert b"canary" not in caller.body
+    assert caller.messages[-1]["more_body"] is False
+
+
+async def test_hanging_up_cancels_the_answer_once_and_lets_it_clean_up() -> None:
+    """The iterator is cancelled where it waits, its cleanup may still await, and both end within the call."""
+    seen: list[str] = []
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)
+            seen.append("cancelled, and awaited")
+            raise
+
+    caller = Caller(hang_up_after=2)
+    with pytest.raises(ClientDisconnect):
+        await asyncio.wait_for(_send(events(), caller), 5)
+    assert seen == ["cancelled, and awaited"]
+
+
+async def test_hanging_up_between_events_closes_the_iterator() -> None:
+    """An iterator that has an event ready and is not asked for more is closed, too."""
+    seen: list[str] = []
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "a"
+        finally:
+            await asyncio.sleep(0)
+            seen.append("closed")
+
+    class Broken(Caller):
+        async def send(self, message: MutableMapping[str, Any]) -> None:
+            await super().send(message)
+            if len(self.messages) > 3:
+                raise OSError("broken pipe")
+
+    with pytest.raises(OSError, match="broken pipe"):
+        await asyncio.wait_for(_send(events(), Broken()), 5)
+    assert seen == ["closed"]
+
+
+async def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing comes a comment is sent now and then, which clients ignore."""
+    monkeypatch.setattr(streams, "PING_INTERVAL_S", 0.02)
+
+    async def events() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.sleep(0.1)
+        yield "b"
+
+    caller = Caller()
+    await _send(events(), caller)
+    assert caller.body.startswith(b"a\n: ping\n\n")
+    assert caller.body.endswith(b"b\n")
+
+
+async def test_work_is_cancelled_when_the_caller_hangs_up() -> None:
+    """A caller that waits for a whole answer and leaves ends the work."""
+    caller, seen = Caller(), []
+
+    async def work() -> str:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            seen.append("ended")
+        return "never"
+
+    asyncio.get_running_loop().call_later(0.02, caller.gone.set)
+    with pytest.raises(ClientDisconnect):
+        await until_disconnected(caller.receive, work())
+    assert seen == ["ended"]
+
+
+async def test_work_that_ends_first_gives_its_result_or_its_error() -> None:
+    """Result and error pass through unchanged while the caller stays."""
+
+    async def good() -> int:
+        return 42
+
+    async def bad() -> int:
+        raise BackendFailed("local", 500)
+
+    assert await until_disconnected(Caller().receive, good()) == 42
+    with pytest.raises(BackendFailed):
+        await until_disconnected(Caller().receive, bad())
+
+
+async def test_the_end_of_a_pump_is_told_once() -> None:
+    """`on_end` runs exactly once, whether the events ended, failed or were cancelled."""
+
+    async def some(count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+        if count == 0:
+            await asyncio.sleep(3600)
+
+    for count in (0, 1, 3):
+        ended: list[int] = []
+        pump = Pump(some(count), on_end=lambda ended=ended: ended.append(1))  # type: ignore[misc]
+        if count:
+            assert await pump.next() == 0
+        await pump.close()
+        await asyncio.sleep(0)
+        assert ended == [1]

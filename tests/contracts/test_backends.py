@@ -1,0 +1,187 @@
+"""What every LLM backend must do, run over each of them: see `app.llm.backend.Backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import pytest
+
+from app.llm.backend import Backend, Delta, Finished, Prompt
+from app.llm.fake_server import FakeBehaviour
+from app.llm.openai import OpenAIBackend
+from app.settings import ProviderSettings
+from corpus.egress import Egress
+from corpus.errors import BackendRejected
+from corpus.types import Message
+from tests.servers import LLAMA_CONTEXT_TOKENS, RunningFake, running_fake_llm, running_llama
+
+pytestmark = pytest.mark.anyio
+
+LONG = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A backend under test. `at_work` counts the calls that its server is answering right now.
+
+    `stops_within_s`: a busy machine gives a real model little time between two tokens, where it looks for a client who left.
+    """
+
+    backend: Backend
+    at_work: Callable[[], Awaitable[int]]
+    elsewhere: Callable[[str], Backend]
+    stops_within_s: float
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[str]:
+    with running_llama() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def paced_fake() -> Iterator[RunningFake]:
+    reply = " ".join(["word"] * LONG)
+    behaviour = FakeBehaviour(reply=reply, tokens_per_second=200, context_tokens=LLAMA_CONTEXT_TOKENS)
+    with running_fake_llm(behaviour) as fake:
+        yield fake
+
+
+@pytest.fixture(params=["llama.cpp", "fake"])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """Each backend in turn."""
+    if request.param == "llama.cpp":
+        server = str(request.getfixturevalue("llama"))
+    else:
+        fake: RunningFake = request.getfixturevalue("paced_fake")
+        server = fake.base_url.removesuffix("/v1")
+    egress = Egress([server])
+
+    def backend_at(path: str) -> Backend:
+        settings = ProviderSettings(base_url=f"{server}{path}", model="any", temperature=0)
+        return OpenAIBackend("tested", settings, egress, clearance="secret")
+
+    async def at_work() -> int:
+        if request.param == "fake":
+            return sum(recorded.ended_at is None for recorded in fake.requests)
+        status, slots = await egress.call_json(f"{server}/slots")
+        assert status == 200
+        assert isinstance(slots, list)
+        return sum(bool(slot["is_processing"]) for slot in slots)
+
+    yield Subject(backend_at("/v1"), at_work, backend_at, 1 if request.param == "fake" else 4)
+    await egress.close()
+
+
+def asking(text: str, max_tokens: int) -> Prompt:
+    return Prompt(messages=(Message("user", text),), label="public", max_tokens=max_tokens)
+
+
+async def all_of(backend: Backend, prompt: Prompt) -> list[Delta | Finished]:
+    async with aclosing(backend.stream(prompt)) as events:
+        return [event async for event in events]
+
+
+async def idle(subject: Subject) -> bool:
+    deadline = time.monotonic() + subject.stops_within_s
+    while await subject.at_work():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+async def test_an_answer_is_deltas_and_one_finished_with_its_usage(subject: Subject) -> None:
+    """Eight tokens asked for come as text and then one Finished that counts them."""
+    *deltas, finished = await all_of(subject.backend, asking("Count on: one, two, three, four,", 8))
+    assert deltas
+    assert all(isinstance(delta, Delta) and delta.text for delta in deltas)
+    assert isinstance(finished, Finished)
+    assert finished.reason == "length"
+    assert finished.usage.completion_tokens == 8
+    assert finished.usage.prompt_tokens > 5
+    assert not finished.usage.estimated
+
+
+async def test_text_arrives_while_the_answer_is_still_being_written(subject: Subject) -> None:
+    """The first delta is there when the server is still at work."""
+    async with aclosing(subject.backend.stream(asking("Write a long story.", LONG))) as events:
+        first = await anext(events)
+        assert isinstance(first, Delta)
+        assert await subject.at_work() == 1
+    assert await idle(subject)
+
+
+async def test_closing_the_stream_ends_the_upstream_call_within_a_second(subject: Subject) -> None:
+    """A caller who stops reading after three deltas leaves no work behind on the server."""
+    async with aclosing(subject.backend.stream(asking("Write a long story.", LONG))) as events:
+        for _ in range(3):
+            await anext(events)
+    assert await idle(subject)
+
+
+async def test_cancelling_the_task_ends_the_upstream_call_within_a_second(subject: Subject) -> None:
+    """A cancelled task leaves no work behind on the server, and the backend answers the next call."""
+    began = asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(subject.backend.stream(asking("Write a long story.", LONG))) as events:
+            async for _ in events:
+                began.set()
+
+    task = asyncio.create_task(read())
+    await asyncio.wait_for(began.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await idle(subject)
+    assert isinstance((await all_of(subject.backend, asking("Count: one, two,", 2)))[-1], Finished)
+
+
+async def test_a_stream_may_be_read_by_one_task_and_finished_by_another(subject: Subject) -> None:
+    """The first event can be awaited before a response is begun, and the rest inside it."""
+    events = subject.backend.stream(asking("Count on: one, two, three,", 6))
+    first = await asyncio.create_task(_next(events))
+
+    async def rest() -> list[Delta | Finished]:
+        async with aclosing(events):
+            return [event async for event in events]
+
+    everything = [first, *await asyncio.create_task(rest())]
+    assert isinstance(everything[-1], Finished)
+    assert everything[-1].usage.completion_tokens == 6
+
+
+async def _next(events: AsyncIterator[Delta | Finished]) -> Delta | Finished:
+    return await anext(events)
+
+
+async def test_calls_do_not_mix(subject: Subject) -> None:
+    """Six calls at once each get their own number of tokens."""
+    lengths = [3, 4, 5, 6, 7, 8]
+    answers = await asyncio.gather(*(all_of(subject.backend, asking("Count on: one, two,", n)) for n in lengths))
+    counted = [answer[-1].usage.completion_tokens for answer in answers if isinstance(answer[-1], Finished)]
+    assert counted == lengths
+
+
+async def test_a_prompt_that_is_too_long_is_refused_with_the_counts(subject: Subject) -> None:
+    """The error says that the context is too small, how small, and which key to lower."""
+    with pytest.raises(BackendRejected, match=rf"context.*{LLAMA_CONTEXT_TOKENS} tokens.*prompt\.budget_tokens") as caught:
+        await all_of(subject.backend, asking("word " * 3000, 8))
+    assert caught.value.status == 400
+
+
+async def test_a_wrong_path_is_refused_with_the_address(subject: Subject) -> None:
+    """A base_url with its path twice names the address to mend."""
+    with pytest.raises(BackendRejected, match=r"no such model or path \(404\): File Not Found.*/v1/v1") as caught:
+        await all_of(subject.elsewhere("/v1/v1"), asking("Hello", 8))
+    assert caught.value.status == 404
