@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from app.routes import ask, conversations, docs, documents, openai, operations
 from app.routes.shared import Busy
 from app.schemas import ProblemDetails
 from app.services import Services, build_services
-from app.settings import ServiceSettings
+from app.settings import ServerSettings, ServiceSettings
+from corpus.errors import ArchivistError, ConfigError
 
 WEB = Path(__file__).parent / "web"
 
@@ -31,6 +33,7 @@ DESCRIPTION = (
 )
 
 GRACEFUL_SHUTDOWN_S = 20
+MAX_HEADER_BYTES = 65_536
 
 
 def create_app(settings: ServiceSettings, services: Services | None = None) -> FastAPI:
@@ -64,18 +67,63 @@ def create_app(settings: ServiceSettings, services: Services | None = None) -> F
     # The last one added is the outermost.
     app.add_middleware(Gate, server=settings.server)
     app.add_middleware(Requests, metrics=composed.metrics)
-    _describe(app)
+    _describe(app, needs_key=settings.server.api_key is not None)
     return app
 
 
-def serve(settings: ServiceSettings) -> None:
-    """Run the service until it is told to stop. One process: what is busy and what is in use is known to it alone."""
-    configure_logs()
-    uvicorn.run(
-        create_app(settings),
-        host=settings.server.host.strip("[]"),
-        port=settings.server.port,
+class _Server(uvicorn.Server):
+    """A server that says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            self._on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
+def serve(settings: ServiceSettings, on_ready: Callable[[str], None] = lambda address: None) -> None:
+    """Run the service until it is told to stop; `on_ready` is told the address once it listens.
+
+    One process: what is busy and what is in use is known to it alone.
+    Raises: ConfigError (the address is taken, too), EmbedderError, StateError; ArchivistError where it could not start.
+    """
+    with closing(_bound(settings.server)) as listener:
+        configure_logs()
+        server = _Server(server_config(create_app(settings), settings.server), on_ready)
+        server.run(sockets=[listener])
+    if not server.started:
+        raise ArchivistError("the service did not start; the log says why")
+
+
+def _bound(server: ServerSettings) -> socket.socket:
+    """A socket at the configured address, taken before the model is loaded, so that a port in use is known at once."""
+    host = server.host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, server.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host!r}, port {server.port}: {error.strerror}; choose another server.host or server.port"
+        ) from error
+    return listener
+
+
+def server_config(app: FastAPI, server: ServerSettings) -> uvicorn.Config:
+    """How the HTTP server is run."""
+    return uvicorn.Config(
+        app,
+        host=server.host.strip("[]"),
+        port=server.port,
         workers=1,
+        # httptools is faster by a fraction of a millisecond, but takes request headers without end.
+        http="h11",
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -91,12 +139,14 @@ def _version() -> str:
         return "0"
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, needs_key: bool) -> None:
     """Give the OpenAPI document the schema of a problem, and take out the framework's own, which nothing here sends."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            _take_out_unsent(document)
+            _state_security(document, needs_key)
             schemas = document["components"]["schemas"]
             schemas.pop("HTTPValidationError", None)
             schemas.pop("ValidationError", None)
@@ -106,3 +156,19 @@ def _describe(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _take_out_unsent(document: dict[str, Any]) -> None:
+    # Under OpenAI's paths an invalid request is 400, as its clients expect; the framework states its 422 all the same.
+    for item in document["paths"].values():
+        for call in item.values():
+            if "HTTPValidationError" in str(call["responses"].get("422", "")):
+                del call["responses"]["422"]
+
+
+def _state_security(document: dict[str, Any], needs_key: bool) -> None:
+    # An empty requirement among the alternatives says that the key may be left out.
+    for item in document["paths"].values():
+        for call in item.values():
+            if "security" in call and not needs_key:
+                call["security"].append({})

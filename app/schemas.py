@@ -36,7 +36,7 @@ Question = Annotated[
 ]
 FilterValue = Annotated[str, Field(max_length=1000)]
 Filters = Annotated[
-    dict[str, FilterValue | Annotated[list[FilterValue], Field(min_length=1, max_length=100)]],
+    dict[str, FilterValue | Annotated[list[FilterValue], Field(fail_fast=True, min_length=1, max_length=100)]],
     Field(
         max_length=20,
         description="Field to value or values: AND across fields, OR within one. search.filter_fields names them.",
@@ -58,7 +58,7 @@ class Turn(Body):
     content: Text
 
 
-Messages = Annotated[list[Turn], Field(description="Earlier turns, oldest first.")]
+Messages = Annotated[list[Turn], Field(fail_fast=True, description="Earlier turns, oldest first.")]
 
 
 def messages_of(turns: list[Turn] | None) -> tuple[Message, ...]:

@@ -80,7 +80,7 @@ def ingest(
     config: ConfigOption = None,
     data: DataOption = None,
     source: Annotated[
-        list[Path] | None, typer.Option("--source", help="A folder or file to read, instead of the configured sources. Repeatable.")
+        list[Path] | None, typer.Option("--source", help="A folder or file to read, not the configured sources. Repeatable.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -168,8 +168,9 @@ def ask(
 def _check_question(question: str, settings: Settings | Any) -> None:
     if not question.strip():
         raise ConfigError("the question is empty; put it in quotes behind the command")
-    if len(question) > settings.server.max_question_chars:
-        raise ConfigError(f"the question has {len(question)} characters, at most {settings.server.max_question_chars} are taken")
+    most = settings.server.max_question_chars
+    if len(question) > most:
+        raise ConfigError(f"the question has {len(question)} characters, at most {most} are taken")
 
 
 @app.command()
@@ -220,7 +221,8 @@ def list_snapshots(config: ConfigOption = None, data: DataOption = None, as_json
         return
     for manifest in manifests:
         mark = "*" if manifest.id == current else " "
-        _print(f"{mark} {manifest.id}  {manifest.created_at}  {manifest.documents} documents  {manifest.chunks} chunks  {manifest.embedder.model}")
+        counts = f"{manifest.documents} documents  {manifest.chunks} chunks"
+        _print(f"{mark} {manifest.id}  {manifest.created_at}  {counts}  {manifest.embedder.model}")
 
 
 @snapshots_app.command("verify")

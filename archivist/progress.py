@@ -64,7 +64,8 @@ def summary(report: Report) -> str:
             f"Published {report.snapshot}: {report.documents} documents, {report.chunks} chunks "
             f"({report.embedded} embedded, {report.reused} reused) in {report.took_s:.1f} s."
         )
-        lines.append(f"Files: {report.added} added, {report.changed} changed, {report.removed} removed, {report.kept} unchanged.")
+        changes = f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.kept} unchanged"
+        lines.append(f"Files: {changes}.")
     else:
         lines.append(
             f"Nothing changed: {report.kept} files, {report.documents} documents in {report.snapshot}. Nothing was embedded."

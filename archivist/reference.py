@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from typing import Any, Union, get_args, get_origin
@@ -13,7 +14,15 @@ from pydantic.fields import FieldInfo
 
 from archivist.settings import PREFIX, Settings
 
-LIVE = ("llm", "search", "history", "prompt", "labels")
+TYPE_NAMES = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "Path": "path",
+    "SecretStr": "secret",
+}
+PLAIN_SCALAR = re.compile(r"[A-Za-z0-9._-]+")
 
 PROVIDERS = """\
   providers:                      # LLM providers by name; choose one with `default` or ARCHIVIST_LLM__DEFAULT
@@ -65,9 +74,8 @@ def _type_name(annotation: Any) -> str:
         return f"mapping of names to {_type_name(get_args(annotation)[1])}"
     if str(annotation).startswith("typing.Literal"):
         return ", ".join(str(value) for value in get_args(annotation))
-    names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path", "SecretStr": "secret"}
     name = getattr(annotation, "__name__", str(annotation))
-    return names.get(name, name.removesuffix("Settings").lower())
+    return TYPE_NAMES.get(name, name.removesuffix("Settings").lower())
 
 
 def _default(field: FieldInfo) -> str:
@@ -116,7 +124,9 @@ def default_yaml() -> str:
 
 def _yaml_line(name: str, field: FieldInfo, indent: int) -> str:
     value = "" if _default(field) == "empty" else _default(field)
-    value = value[1:-1] if value.startswith('"') and value[1:2] not in ("", "*") and value[1:-1].replace("-", "").replace(".", "").replace("_", "").isalnum() else value
+    # Text that YAML reads as text without quotes stands without them.
+    if value.startswith('"') and PLAIN_SCALAR.fullmatch(value[1:-1]):
+        value = value[1:-1]
     start = f"{' ' * indent}{name}: {value}".rstrip()
     return f"{start.ljust(33)} # {field.description}"
 
@@ -128,8 +138,8 @@ def as_markdown() -> str:
         "",
         "Made from the settings by `archivist config reference`; do not edit by hand.",
         "",
-        "One YAML file (`--config`, `$ARCHIVIST_CONFIG`, `./config/archivist.yaml`, or the packaged default), overridden by the "
-        f"environment (`{PREFIX}` and the keys, joined by two underscores: `{PREFIX}LLM__DEFAULT=ollama`), then by flags. "
+        "One YAML file (`--config`, `$ARCHIVIST_CONFIG`, `./config/archivist.yaml`, or the packaged default), overridden by "
+        f"the environment (`{PREFIX}` and the keys, joined by two underscores: `{PREFIX}LLM__DEFAULT=ollama`), then by flags. "
         "An unknown key is an error. Paths are taken from the folder the command runs in. "
         "Changes take effect at the next start of the service, or the next run of the job.",
     ]

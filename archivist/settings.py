@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         names = [source.collection for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigError(f"two sources are called {twice[0]!r}; give each its own `name`, it is part of every document's id")
+            raise ConfigError(f"two sources are called {twice[0]!r}; give each its own `name`: it is part of documents' ids")
         return JobSettings(
             data_dir=self.data_dir, sources=self.sources, labels=self.labels, embedder=self.embedder,
             chunking=self.chunking, retention=self.retention,
@@ -173,7 +173,8 @@ def _with_key(name: str, provider: ProviderSettings) -> ProviderSettings:
         try:
             key = provider.api_key_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"llm.providers.{name}.api_key_file {str(provider.api_key_file)!r} cannot be read ({error})") from error
+            key_file = str(provider.api_key_file)
+            raise ConfigError(f"llm.providers.{name}.api_key_file {key_file!r} cannot be read ({error})") from error
         return provider.model_copy(update={"api_key": SecretStr(key)})
     return provider
 

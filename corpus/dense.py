@@ -62,7 +62,8 @@ class DenseIndex:
         parameters = None
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+            # faiss's stubs describe the C++ constructors; its Python ones take an array and keywords.
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))  # type: ignore[call-arg,arg-type]
         scores, ordinals = self._index.search(query[np.newaxis].astype(np.float32), limit, params=parameters)
         found = ordinals[0] >= 0
         ordinals_found: Ordinals = ordinals[0][found].astype(np.int64)

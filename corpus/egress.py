@@ -12,6 +12,7 @@ import http.cookiejar
 import ipaddress
 import json as json_module
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -48,6 +49,9 @@ OUR_MISTAKES: tuple[type[Exception], ...] = (httpx.StreamError, httpx.CookieConf
 # httpx logs every URL and httpcore every response header; neither is anybody's business.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+_WHOLE_EVENT = re.compile(rb"data: [^\r\n]*\n\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,10 @@ class EventParser:
             self._after_cr = False
         if not chunk:
             return []
+        if not self._rest and not self._data and _WHOLE_EVENT.fullmatch(chunk) and not self._at_start:
+            self._after_cr = False
+            self._check(len(chunk))  # the way most events come: one, whole, on one line
+            return [chunk[6:-2].decode("utf-8", "replace")]
         self._after_cr = chunk.endswith(b"\r")
         lines = (self._rest + chunk).splitlines(keepends=True)
         self._rest = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()

@@ -37,7 +37,6 @@ ArchivistError
 
 from __future__ import annotations
 
-
 _WAITED_FOR = {
     "pool": "no free connection",
     "connect": "no connection",

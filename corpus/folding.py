@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 SHINGLE = 3
 SAME = 0.9
-"""Share of word triples that two passages must have in common. Source: Broder 1997, whose near-duplicate threshold lies here."""
+"""Share of word triples that two passages must have in common. Source: Broder 1997, whose threshold lies here."""
 
 WORD = re.compile(r"\w+")
 

@@ -23,12 +23,15 @@ STEMMED = {
 }  # fmt: skip
 """Languages that the index stems, by ISO 639-1 code; a text in any other is indexed as it is."""
 
-WITH_STOP_WORDS = frozenset(
-    "danish dutch english finnish french german hungarian italian norwegian portuguese russian spanish swedish".split()
-)
+WITH_STOP_WORDS = frozenset({
+    "danish", "dutch", "english", "finnish", "french", "german", "hungarian", "italian", "norwegian", "portuguese", "russian",
+    "spanish", "swedish",
+})  # fmt: skip
 ANY = "any"
 LONGEST_TOKEN = 100
-IDENTIFIER = re.compile(r"\w+(?:[-_./]\w+)+|\w*\d\w*", re.UNICODE)
+# Both patterns take linear time: a question may be one word of a million letters.
+JOINED = re.compile(r"[\w./-]+")
+BROKEN = re.compile(r"[./-]{2,}")
 IDENTIFIER_WEIGHT = 2.0
 """An exact identifier counts as a word that is this much rarer than it is: two words that also match by chance must not win."""
 
@@ -40,7 +43,7 @@ def field_of(language: str | None) -> str:
 
 def identifiers(text: str) -> list[str]:
     """Form numbers, error codes, part numbers: whole tokens with a digit that are not plain numbers, lower-cased."""
-    found = (match.group().strip("-_./").lower() for match in IDENTIFIER.finditer(text))
+    found = (part.strip("-_./").lower() for run in JOINED.findall(text) for part in BROKEN.split(run))
     return sorted({token for token in found if len(token) <= LONGEST_TOKEN and _is_identifier(token)})
 
 
@@ -149,9 +152,7 @@ class LexicalIndex:
             raise SnapshotDamaged(folder.parent.name, f"the lexical index cannot be opened ({error})") from error
         self._schema = self._index.schema
         self._analyzers = {
-            field: _analyzer(field)
-            for field in sorted({field_of(None), *map(field_of, STEMMED)})
-            if self._has_field(field)
+            field: _analyzer(field) for field in sorted({field_of(None), *map(field_of, STEMMED)}) if self._has_field(field)
         }
         self.size = int(self._searcher.num_docs)
 
@@ -164,11 +165,9 @@ class LexicalIndex:
 
     def terms(self, text: str) -> list[tuple[str, str]]:
         """What a text is searched by: (field, term) pairs, stop words left out, each once, in order."""
-        found = [
-            (field, term)
-            for field, analyzer in self._analyzers.items()
-            for term in dict.fromkeys(analyzer.analyze(text))
-        ]
+        # A lone surrogate is no character; tantivy takes none.
+        text = text.encode("utf-8", "replace").decode()
+        found = [(field, term) for field, analyzer in self._analyzers.items() for term in dict.fromkeys(analyzer.analyze(text))]
         return found + [("identifiers", identifier) for identifier in identifiers(text)]
 
     def search(self, text: str, limit: int, only: LexicalFilter) -> tuple[Ordinals, NDArray[np.float32]]:
@@ -213,7 +212,8 @@ class LexicalIndex:
         return Query.term_query(self._schema, field, term, index_option="basic" if field == "identifiers" else "freq")
 
     def _count(self, query: Query) -> int:
-        return int(self._searcher.search(query, limit=1, count=True).count)
+        # tantivy's stubs leave the count out.
+        return int(self._searcher.search(query, limit=1, count=True).count)  # type: ignore[attr-defined]
 
     def _boost(self, field: str, term: str, visible: Query, visible_size: int | None) -> float:
         weight = IDENTIFIER_WEIGHT if field == "identifiers" else 1.0

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.embedders.weights import file_sha256
-from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
@@ -103,12 +103,10 @@ class SnapshotWriter:
         self._store.close()
         self._dense.write(self._folder / "dense.faiss")
         self._write_lexical()
-        hashes = _hash_files(self._folder)
-        number = max([0, *(int(name.split("-")[0]) for name in snapshot_ids(self._data_dir))]) + 1
-        digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-        manifest = Manifest(
+        number = max(map(_number, snapshot_ids(self._data_dir)), default=0) + 1
+        unnamed = Manifest(
             format=FORMAT,
-            id=f"{number:06d}-{digest[:8]}",
+            id="",
             parent=self._parent,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             embedder=self._embedder,
@@ -116,20 +114,27 @@ class SnapshotWriter:
             documents=self._store.documents,
             chunks=self._store.chunks,
             failures=self._failures,
-            files=hashes,
+            files=_hash_files(self._folder),
         )
+        manifest = replace(unnamed, id=f"{number:06d}-{_digest(unnamed)}")
         (self._folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
         _verify_by_searching(self._folder)
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
         self._folder.rename(target)
+        self._folder = target
         _sync_folder(target.parent)
         point_to(self._data_dir, manifest.id)
         return manifest
 
     def abandon(self) -> None:
-        """Remove what was written."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove what was written, unless it is what CURRENT names: publishing may fail behind its last step."""
+        try:
+            served = current_id(self._data_dir) == self._folder.name
+        except SnapshotError:
+            served = False
+        if not served:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write_lexical(self) -> None:
         store = Store(self._folder / "chunks.db")
@@ -153,11 +158,15 @@ class OpenSnapshot:
         self.manifest = read_manifest(folder)
         self.id = self.manifest.id
         self.created_at = datetime.fromisoformat(self.manifest.created_at)
-        self._lock = (folder / "manifest.json").open("rb")
+        try:
+            self._lock = (folder / "manifest.json").open("rb")
+        except OSError as error:
+            raise SnapshotDamaged(self.id, f"manifest.json cannot be read ({type(error).__name__})") from error
         fcntl.flock(self._lock, fcntl.LOCK_SH)
+        store = None
         try:
             _check_hashes(folder, self.manifest)
-            self.store = Store(folder / "chunks.db")
+            self.store = store = Store(folder / "chunks.db")
             self.dense = DenseIndex(folder / "dense.faiss")
             self.lexical = LexicalIndex(folder / "lexical")
             if not self.store.chunks == self.dense.size == self.lexical.size == self.manifest.chunks:
@@ -167,6 +176,8 @@ class OpenSnapshot:
                     f"the lexical index {self.lexical.size}, the manifest {self.manifest.chunks}",
                 )
         except BaseException:
+            if store is not None:
+                store.close()
             self._lock.close()
             raise
         self.search = Searcher(self.store, self.dense, self.lexical, settings)
@@ -188,16 +199,17 @@ class OpenSnapshot:
 def snapshot_ids(data_dir: Path) -> list[str]:
     """The ids of the published snapshots, oldest first."""
     folder = data_dir / "snapshots"
-    return sorted(entry.name for entry in folder.iterdir() if ID.fullmatch(entry.name)) if folder.is_dir() else []
+    names = [entry.name for entry in folder.iterdir() if ID.fullmatch(entry.name)] if folder.is_dir() else []
+    return sorted(names, key=lambda name: (_number(name), name))
 
 
 def current_id(data_dir: Path) -> str:
     """The id that CURRENT names.
 
-    Raises: NoSnapshot.
+    Raises: NoSnapshot; SnapshotDamaged where the file does not hold an id.
     """
     try:
-        name = (data_dir / "CURRENT").read_text(encoding="utf-8").strip()
+        name = (data_dir / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoSnapshot(str(data_dir)) from error
     if not ID.fullmatch(name):
@@ -251,8 +263,7 @@ def purge(data_dir: Path, keep: int) -> list[str]:
     current = current_id(data_dir)
     removed = []
     for name in snapshot_ids(data_dir)[:-keep]:
-        if name != current and _is_free(folder / name):
-            shutil.rmtree(folder / name)
+        if name != current and _remove_unused(folder / name):
             removed.append(name)
     return removed
 
@@ -274,15 +285,29 @@ def read_manifest(folder: Path) -> Manifest:
         raise SnapshotDamaged(folder.name, f"manifest.json cannot be read ({type(error).__name__})") from error
     if manifest.id != folder.name:
         raise SnapshotDamaged(folder.name, f"its manifest is that of {manifest.id!r}")
+    if not manifest.id.endswith(f"-{_digest(manifest)}"):
+        raise SnapshotDamaged(folder.name, "its manifest was changed")
     return manifest
 
 
-def _is_free(folder: Path) -> bool:
+def _digest(manifest: Manifest) -> str:
+    """What a snapshot's id ends in: it stands for every value of the manifest and, through their hashes, for the files."""
+    values = {key: value for key, value in asdict(manifest).items() if key != "id"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _number(snapshot_id: str) -> int:
+    return int(snapshot_id.split("-")[0])
+
+
+def _remove_unused(folder: Path) -> bool:
+    """Remove a snapshot, unless somebody holds it open. Whoever opens it meanwhile waits, and then finds it gone."""
     try:
         with (folder / "manifest.json").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
     except FileNotFoundError:
-        return True
+        shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
         return False
     return True
@@ -294,9 +319,6 @@ def _hash_files(folder: Path) -> dict[str, str]:
 
 
 def _check_hashes(folder: Path, manifest: Manifest) -> None:
-    digest = hashlib.sha256(json.dumps(dict(manifest.files), sort_keys=True).encode()).hexdigest()
-    if not manifest.id.endswith(digest[:8]):
-        raise SnapshotDamaged(manifest.id, "its manifest was changed")
     for name, expected in manifest.files.items():
         try:
             found = file_sha256(folder / name)

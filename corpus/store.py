@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,12 @@ PASSAGE_COLUMNS = """
     c.ordinal, c.chunk_id, d.document_id, d.version, d.title, d.source, d.collection, c.text, c.heading, c.page, c.start,
     c."end", c.label, c.groups, d.language
 """
+PASSAGE_TABLES = "FROM chunks c JOIN documents d USING (number)"
 DOCUMENT_COLUMNS = "document_id, version, collection, source, title, text, sections, format, language, groups, label, metadata"
 LONGEST_FACET = 200
+
+Row = tuple[Any, ...]
+"""What a statement asked for, as SQLite gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,7 @@ class Store:
         self.documents = len(rows)
         self.chunks = int(self._counts.sum())
 
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         with self._lock:
             return self._connection.execute(sql, values).fetchall()
 
@@ -221,13 +226,14 @@ class Store:
     def passages(self, ordinals: Ordinals | Sequence[int]) -> list[Passage]:
         """The passages of some chunks, in the order asked for."""
         wanted = [int(ordinal) for ordinal in ordinals]
-        sql = f"SELECT {PASSAGE_COLUMNS} FROM chunks c JOIN documents d USING (number) WHERE c.ordinal IN ({', '.join('?' * len(wanted))})"  # noqa: S608 - only question marks
+        marks = ", ".join("?" * len(wanted))
+        sql = f"SELECT {PASSAGE_COLUMNS} {PASSAGE_TABLES} WHERE c.ordinal IN ({marks})"
         found = {row[0]: _passage(row) for row in self._rows(sql, wanted)}
         return [found[ordinal] for ordinal in wanted]
 
     def passages_of(self, document_id: str) -> list[Passage]:
         """All passages of a document, in reading order. The caller has checked that it may be seen."""
-        sql = f"SELECT {PASSAGE_COLUMNS} FROM chunks c JOIN documents d USING (number) WHERE d.document_id = ? ORDER BY c.ordinal"  # noqa: S608 - constants
+        sql = f"SELECT {PASSAGE_COLUMNS} {PASSAGE_TABLES} WHERE d.document_id = ? ORDER BY c.ordinal"
         return [_passage(row) for row in self._rows(sql, [document_id])]
 
     def document(self, document_id: str, groups: Sequence[str]) -> Document | None:
@@ -261,7 +267,8 @@ class Store:
         for row in rows:
             document = _document(row[:-1])
             chunk_rows = self._rows(
-                'SELECT ordinal, chunk_id, start, "end", text, heading, page, input_hash FROM chunks WHERE number = ? ORDER BY ordinal',
+                'SELECT ordinal, chunk_id, start, "end", text, heading, page, input_hash FROM chunks '
+                "WHERE number = ? ORDER BY ordinal",
                 [row[-1]],
             )
             chunks = [
@@ -280,9 +287,7 @@ class Store:
             "ORDER BY document_id LIMIT ?",
             [after or "", *groups, limit],
         )
-        return [
-            DocumentSummary(*row[:7], tuple(json.loads(row[7])), row[8], json.loads(row[9]), row[10]) for row in rows
-        ]
+        return [_summary(row) for row in rows]
 
     def labels(self, document_ids: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
         """Today's labels of those of some documents that any of `groups` may see; the others are left out."""
@@ -297,7 +302,7 @@ class Store:
     def labels_visible(self, groups: Sequence[str]) -> list[str]:
         """The labels that stand on documents which any of `groups` may see."""
         rows = self._rows(
-            f"SELECT DISTINCT label FROM documents WHERE number IN "
+            "SELECT DISTINCT label FROM documents WHERE number IN "  # noqa: S608 - only question marks
             f"(SELECT number FROM document_groups WHERE name IN ({', '.join('?' * len(groups))}))",
             groups,
         )
@@ -326,7 +331,8 @@ class Store:
         found: dict[bytes, int] = {}
         for begin in range(0, len(input_hashes), 500):
             part = list(input_hashes[begin : begin + 500])
-            sql = f"SELECT input_hash, MIN(ordinal) FROM chunks WHERE input_hash IN ({', '.join('?' * len(part))}) GROUP BY input_hash"  # noqa: S608 - only question marks
+            marks = ", ".join("?" * len(part))
+            sql = f"SELECT input_hash, MIN(ordinal) FROM chunks WHERE input_hash IN ({marks}) GROUP BY input_hash"  # noqa: S608 - only question marks
             found.update(self._rows(sql, part))
         return found
 
@@ -343,16 +349,30 @@ class Store:
         return problems
 
 
-def _passage(row: tuple) -> Passage:  # type: ignore[type-arg]
+def _passage(row: Row) -> Passage:
+    (
+        ordinal, chunk_id, document_id, version, title, source, collection, text, heading, page, start, end, label, groups,
+        language,
+    ) = row  # fmt: skip
     return Passage(
-        *row[:8], heading=tuple(json.loads(row[8])), page=row[9], start=row[10], end=row[11], label=row[12],
-        groups=tuple(json.loads(row[13])), language=row[14],
+        ordinal=ordinal, chunk_id=chunk_id, document_id=document_id, version=version, title=title, source=source,
+        collection=collection, text=text, heading=tuple(json.loads(heading)), page=page, start=start, end=end, label=label,
+        groups=tuple(json.loads(groups)), language=language,
     )  # fmt: skip
 
 
-def _document(row: tuple) -> Document:  # type: ignore[type-arg]
-    sections = tuple(Section(start, end, tuple(heading), page) for start, end, heading, page in json.loads(row[6]))
+def _document(row: Row) -> Document:
+    document_id, version, collection, source, title, text, sections, format_, language, groups, label, metadata = row
     return Document(
-        *row[:6], sections=sections, format=row[7], language=row[8], groups=tuple(json.loads(row[9])), label=row[10],
-        metadata=json.loads(row[11]),
+        document_id=document_id, version=version, collection=collection, source=source, title=title, text=text,
+        sections=tuple(Section(start, end, tuple(heading), page) for start, end, heading, page in json.loads(sections)),
+        format=format_, language=language, groups=tuple(json.loads(groups)), label=label, metadata=json.loads(metadata),
+    )  # fmt: skip
+
+
+def _summary(row: Row) -> DocumentSummary:
+    document_id, version, collection, source, title, format_, language, groups, label, metadata, chunks = row
+    return DocumentSummary(
+        document_id=document_id, version=version, collection=collection, source=source, title=title, format=format_,
+        language=language, groups=tuple(json.loads(groups)), label=label, metadata=json.loads(metadata), chunks=chunks,
     )  # fmt: skip

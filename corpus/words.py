@@ -26,9 +26,9 @@ wurde würde zu zum zur zwischen
 _SPANISH = """
 a al algo alguna alguno ante antes aquí así aún como cómo con contra cual cuál cuales cuáles cuando cuándo cuanta cuánta cuantas
 cuántas cuanto cuánto cuantos cuántos de debe deben del desde donde dónde durante e el él ella ellas ellos en entre era eres es
-esa ese eso esta está estas este esto estos están fue ha hace hacen hacer han hasta hay he la las le les lo los más me mi mis mucho
-muy nada ni no nos nosotros o os para pero por porque puede pueden puedo que qué quien quién quienes se ser si sí sin sobre son soy
-su sus también tan tanto te tengo ti tiene tienen todo todos tu tus un una uno unos y ya yo
+esa ese eso esta está estas este esto estos están fue ha hace hacen hacer han hasta hay he la las le les lo los más me mi mis
+mucho muy nada ni no nos nosotros o os para pero por porque puede pueden puedo que qué quien quién quienes se ser si sí sin
+sobre son soy su sus también tan tanto te tengo ti tiene tienen todo todos tu tus un una uno unos y ya yo
 """
 
 FUNCTION_WORDS = {

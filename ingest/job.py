@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
@@ -14,7 +14,7 @@ import filelock
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import ArchivistError, ConfigError, DocumentError, LockHeld, NoSnapshot, SnapshotDamaged
-from corpus.settings import SearchSettings
+from corpus.settings import LabelSettings, SearchSettings
 from corpus.snapshot import (
     EmbedderStamp,
     OpenSnapshot,
@@ -89,6 +89,8 @@ class _Run:
         # Files are kept as they are only where the parent was made with this model and these chunks.
         self.base = parent if parent is not None and self._made_like_this(parent) else None
         self.failures: list[Failure] = []
+        self.disturbed: set[SourceFile] = set()
+        self.document_ids: set[str] = set()
         self.total_bytes = self.done_bytes = self.done_files = 0
 
     def run(self) -> Report:
@@ -100,7 +102,8 @@ class _Run:
         )
         self.total_bytes = sum(file.size_bytes for file in files)
         rights = [access_of_file(sources[file.collection], file.path, self.settings.labels) for file in files]
-        records = [_record(file, access) for file, access in zip(files, rights, strict=True)]
+        labels = self.settings.labels
+        records = [_record(file, access, labels) for file, access in zip(files, rights, strict=True)]
         todo = plan(records, self.base.store.files() if self.base else [])
         if self.base is not None and todo.is_empty:
             return self._unchanged(self.base, todo)
@@ -120,12 +123,14 @@ class _Run:
             pending: list[_Item] = []
             # One order whatever was kept: the result then is that of a run from nothing.
             for file, rights, record in files:
-                writer.add_file(record)
-                for item in self._from_parent(self.base, file) if self.base and record in kept else self._from_file(file, rights):
+                base = self.base if record in kept else None
+                for item in self._from_parent(base, file) if base else self._from_file(file, rights):
                     pending.append(item)
                     if sum(len(waiting.inputs) for waiting in pending) >= BATCH_CHUNKS:
                         _flush(pending, vectors, writer)
                         self._say("ingest", file.path, vectors.embedded)
+                # Without a hash the file counts as changed, so that the next run tries it again.
+                writer.add_file(replace(record, content_hash=None) if file in self.disturbed else record)
                 self.done_bytes += file.size_bytes
                 self.done_files += 1
             _flush(pending, vectors, writer)
@@ -173,7 +178,10 @@ class _Run:
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
         """Whether the current snapshot is damaged and this is the older one that was opened in its place."""
-        return current_id(self.settings.data_dir) != base.id
+        try:
+            return current_id(self.settings.data_dir) != base.id
+        except SnapshotDamaged:
+            return True
 
     def _load(self) -> Embedder:
         """The embedder, loaded when it is first needed: a run that embeds nothing loads no model."""
@@ -196,16 +204,23 @@ class _Run:
         """The documents of an unchanged file, with their vectors."""
         self.failures += parent.store.failures_of_file(file.collection, file.path)
         for document, chunks, hashes, ordinals in parent.store.documents_of_file(file.collection, file.path):
+            self.document_ids.add(document.document_id)
             yield _Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
 
     def _from_file(self, file: SourceFile, rights: Access) -> Iterator[_Item]:
         """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
         for found in _extracts(file):
             if isinstance(found, DocumentError):
-                item = found.path.removeprefix(file.path).lstrip("#: ")
-                self.failures.append(Failure(file.collection, file.path, item, found.reason, found.advice))
+                if isinstance(found, _Disturbed):
+                    self.disturbed.add(file)
+                self._fail(file, found)
                 continue
             document = _document(self.settings, file, found, rights)
+            if document.document_id in self.document_ids:
+                where = f"{file.path}#{found.row_id}" if found.row_id is not None else file.path
+                self._fail(file, DocumentError(where, "another document has the same name", "give one of the two another name"))
+                continue
+            self.document_ids.add(document.document_id)
             embedder = self._load()
             chunks = chunk_document(
                 document,
@@ -216,6 +231,10 @@ class _Run:
             )
             inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
             yield _Item(file.path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
+
+    def _fail(self, file: SourceFile, error: DocumentError) -> None:
+        item = error.path.removeprefix(file.path).lstrip("#: ")
+        self.failures.append(Failure(file.collection, file.path, item, error.reason, error.advice))
 
     def _nothing_to_publish(self, reason: str) -> str:
         after = f"snapshot {self.parent.id!r} stays in service" if self.parent else "look at `sources`"
@@ -229,7 +248,8 @@ class _Run:
 def _flush(pending: list[_Item], vectors: VectorSource, writer: SnapshotWriter) -> None:
     """Embed what waits for its vectors, together, and write all that waits, in order."""
     waiting = [item for item in pending if item.vectors is None]
-    embedded = vectors.vectors([text for item in waiting for text in item.inputs], [key for item in waiting for key in item.hashes])
+    inputs = [text for item in waiting for text in item.inputs]
+    embedded = vectors.vectors(inputs, [key for item in waiting for key in item.hashes])
     position = 0
     for item in pending:
         if item.vectors is None:
@@ -258,9 +278,11 @@ def _document(settings: JobSettings, file: SourceFile, found: Extract, rights: A
     )
 
 
-def _record(file: SourceFile, access: Access) -> FileRecord:
-    rules = hashlib.sha256(json.dumps([access.groups, access.label, READER_VERSION]).encode()).hexdigest()[:16]
-    return FileRecord(file.collection, file.path, file.size_bytes, file.content_hash, rules)
+def _record(file: SourceFile, access: Access, labels: LabelSettings) -> FileRecord:
+    # The labels' order decides what the labels in an export's rows come to.
+    rules = json.dumps([access.groups, access.label, labels.order, READER_VERSION])
+    rules_hash = hashlib.sha256(rules.encode()).hexdigest()[:16]
+    return FileRecord(file.collection, file.path, file.size_bytes, file.content_hash, rules_hash)
 
 
 def _making(settings: JobSettings) -> dict[str, int]:
@@ -277,6 +299,10 @@ def _open_parent(data_dir: Path) -> OpenSnapshot | None:
         return None
 
 
+class _Disturbed(DocumentError):
+    """The file was there when the sources were walked and could not be read now: it may well be readable tomorrow."""
+
+
 def _extracts(file: SourceFile) -> Iterator[Extract | DocumentError]:
     if file.problem is not None:
         yield file.problem
@@ -284,11 +310,12 @@ def _extracts(file: SourceFile) -> Iterator[Extract | DocumentError]:
     try:
         data = file.location.read_bytes()
         if hashlib.sha256(data).hexdigest() != file.content_hash:
-            raise DocumentError(file.path, "it changed while the job was reading it", "the next run will read it again")
+            raise _Disturbed(file.path, "it changed while the job was reading it", "the next run will read it again")
         yield from read(file.path, data)
     except DocumentError as error:
         yield error
     except OSError as error:
-        yield DocumentError(file.path, f"cannot be read ({error.strerror})", "check the disk or the mount")
+        yield _Disturbed(file.path, f"cannot be read ({error.strerror})", "check the disk or the mount")
     except Exception as error:  # noqa: BLE001 - the job's boundary around one document: a reader's bug must not stop the night
-        yield DocumentError(file.path, f"the reader failed ({type(error).__name__}: {error})", "report it; the file is left out")
+        reason = f"the reader failed ({type(error).__name__}: {error})"
+        yield DocumentError(file.path, reason, "report it; the file is left out")

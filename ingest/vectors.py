@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corpus.embedders.embedder import Embedder
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Vectors
+
+COMMITTED = 128
+"""Chunks embedded between two commits: what a killed run loses at most."""
 
 
 def input_hash(fingerprint: str, text: str) -> bytes:
@@ -33,13 +37,15 @@ class VectorSource:
         """Shapes: (len(texts), dimension) float32, in order. New ones are on disk before this returns."""
         found = self._known(hashes)
         missing = {key: text for key, text in zip(hashes, texts, strict=True) if key not in found}
-        if missing:
-            fresh = self._load().embed_documents(list(missing.values())).astype(np.float16)
-            found |= dict(zip(missing, fresh, strict=True))
+        keys = list(missing)
+        for begin in range(0, len(keys), COMMITTED):
+            part = keys[begin : begin + COMMITTED]
+            fresh = self._load().embed_documents([missing[key] for key in part]).astype(np.float16)
+            found |= dict(zip(part, fresh, strict=True))
             with self._connection:
                 self._connection.executemany(
                     "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-                    [(key, vector.tobytes()) for key, vector in zip(missing, fresh, strict=True)],
+                    [(key, vector.tobytes()) for key, vector in zip(part, fresh, strict=True)],
                 )
         self.embedded += len(missing)
         self.reused += len(texts) - len(missing)
@@ -47,8 +53,8 @@ class VectorSource:
             return np.empty((0, self._dimension), dtype=np.float32)
         return np.stack([found[key] for key in hashes]).astype(np.float32)
 
-    def _known(self, hashes: Sequence[bytes]) -> dict[bytes, np.ndarray]:  # type: ignore[type-arg]
-        found: dict[bytes, np.ndarray] = {}  # type: ignore[type-arg]
+    def _known(self, hashes: Sequence[bytes]) -> dict[bytes, NDArray[np.float16]]:
+        found: dict[bytes, NDArray[np.float16]] = {}
         if self._parent is not None:
             ordinals = self._parent.store.ordinal_by_input(hashes)
             vectors = self._parent.dense.vectors(np.array(list(ordinals.values()), dtype=np.int64))

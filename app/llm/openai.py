@@ -7,7 +7,8 @@ from contextlib import aclosing
 from typing import Any
 
 from app.llm.backend import Delta, Finished, Prompt
-from app.llm.wire import Call, Piece, converse, key_problem, parse_object, secret_of, stream_error, whole
+from app.llm.rejections import Call, stream_error
+from app.llm.wire import Piece, converse, key_problem, parse_object, secret_of, whole
 from app.settings import ProviderSettings
 from corpus.egress import Egress
 from corpus.errors import BackendMalformed
@@ -69,8 +70,9 @@ def read_event(call: Call, event: str) -> Piece:
     body = parse_object(call, event)
     if body.get("error"):
         raise stream_error(call, body["error"])
-    usage = _object(call, body, "usage")
-    prompt_tokens, completion_tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    prompt_tokens = completion_tokens = None
+    if usage := _object(call, body, "usage"):
+        prompt_tokens, completion_tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     choices = body.get("choices")
     if not isinstance(choices, list):
         raise BackendMalformed(call.provider, "sent an event without `choices`; is that a Chat Completions address?")

@@ -1,4 +1,4 @@
-"""What every wire format shares: stages and their limits, errors, redaction, and how a stream must end.
+"""What every wire format shares: the stages and their limits, keys, counting, and how a stream must end.
 
 A wire format is a file beside this one: it builds the request and reads an event into a `Piece`; `converse` does the
 rest.
@@ -9,23 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from urllib.parse import quote
 
 from app.llm.backend import Delta, Finished, Prompt, Usage
+from app.llm.rejections import Call, rejection
 from app.settings import ProviderSettings
 from corpus.egress import Answer, Egress, Timeouts
 from corpus.errors import (
     BackendError,
-    BackendFailed,
     BackendMalformed,
     BackendNotConfigured,
-    BackendRateLimited,
-    BackendRejected,
     BackendTimeout,
     BackendUnreachable,
     EgressBroken,
@@ -42,12 +36,11 @@ DRAIN_S = 0.1
 """How long a finished stream waits for the end of its body, so that the connection can be used again."""
 
 ERROR_BODY_S = 5.0
-MESSAGE_CHARS = 300
 BYTES_PER_TOKEN = 4
 """Where nobody counted. Source: the rule of thumb in OpenAI's documentation, 4 characters of English a token."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every token, and freezing triples what that costs
 class Piece:
     """What one event of a provider's stream says. `thinking` is a token that is not part of the answer."""
 
@@ -59,18 +52,6 @@ class Piece:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     last: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request to a provider, ready to go out. `secret` is redacted from everything the provider says."""
-
-    provider: str
-    settings: ProviderSettings
-    url: str
-    headers: Mapping[str, str]
-    payload: Mapping[str, object]
-    secret: str | None
 
 
 async def converse(
@@ -231,39 +212,6 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def stream_error(call: Call, error: object) -> BackendError:
-    """Our error for an `error` object inside a stream that began well."""
-    code = error.get("code", error.get("status")) if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return _rejection(call, status, {"error": error}, "", None)
-
-
-def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait, from a Retry-After header: a number or an HTTP date. None if it is absent or makes no sense."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
-        return max(0.0, seconds)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def redacted(message: str, secret: str | None) -> str:
-    """A provider's message on one line, shortened, without the key or the half-masked key that some providers quote."""
-    if secret:
-        for form in {secret, quote(secret, safe="")}:
-            message = message.replace(form, "[key]")
-    message = re.sub(r"\S*\*{3,}\S*", "[key]", message)
-    message = " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
-    return message if len(message) <= MESSAGE_CHARS else message[: MESSAGE_CHARS - 1] + "…"
-
-
 async def _require_event_stream(call: Call, answer: Answer) -> None:
     if answer.status != 200:
         deadline = asyncio.get_running_loop().time() + min(ERROR_BODY_S, call.settings.first_token_timeout_s)
@@ -275,55 +223,12 @@ async def _require_event_stream(call: Call, answer: Answer) -> None:
             parsed: object = json.loads(body)
         except ValueError:
             parsed = None
-        raise _rejection(call, answer.status, parsed, body, answer.header("retry-after"))
+        raise rejection(call, answer.status, parsed, body, answer.header("retry-after"))
     content_type = (answer.header("content-type") or "").split(";")[0].strip().lower()
     if content_type != "text/event-stream":
         raise BackendMalformed(
             call.provider, f"answered with {content_type[:60]!r} instead of a stream of events; is base_url right?"
         )
-
-
-def _rejection(call: Call, status: int, parsed: object, body: str, retry_after: str | None) -> BackendError:
-    provider, settings = call.provider, call.settings
-    message, kind = _message(parsed)
-    said = redacted(message or body, call.secret)
-    if status == 429:
-        return BackendRateLimited(provider, retry_after_s(retry_after, datetime.now(UTC)))
-    if status >= 500:
-        return BackendFailed(provider, status)
-    if status < 400:
-        return BackendMalformed(provider, f"answered with HTTP {status}, which no stream has")
-    if status == 401:
-        # Not quoted: some providers repeat the wrong key.
-        return BackendRejected(provider, status, "refused the key (401); check its api_key, api_key_env or api_key_file")
-    if kind in ("exceed_context_size_error", "context_length_exceeded") or re.search(
-        r"context (length|size|window)|prompt is too long", message
-    ):
-        return BackendRejected(
-            provider,
-            status,
-            f"the prompt is longer than the model's context ({status}): {said}; lower prompt.budget_tokens",
-        )
-    if status == 404:
-        return BackendRejected(
-            provider,
-            status,
-            f"no such model or path (404): {said}; check model {settings.model!r} and {settings.base_url!r}",
-        )
-    return BackendRejected(provider, status, f"refused the request ({status}): {said or 'no reason given'}")
-
-
-def _message(parsed: object) -> tuple[str, str]:
-    """The message and the machine-readable kind in an error body, in the forms that servers use."""
-    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
-    if isinstance(error, str):
-        return error, ""
-    if not isinstance(error, dict):
-        return "", ""
-    message = next((error[key] for key in ("message", "detail", "msg") if isinstance(error.get(key), str)), "")
-    kinds = [error[key] for key in ("type", "code") if isinstance(error.get(key), str)]
-    known = [kind for kind in kinds if kind in ("exceed_context_size_error", "context_length_exceeded")]
-    return message, known[0] if known else "".join(kinds[:1])
 
 
 def _backend_error(call: Call, error: EgressError, stage: str, limit_s: float, tokens: int) -> BackendError | EgressRefused:

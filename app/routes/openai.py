@@ -51,7 +51,7 @@ class ChatMessage(Lenient):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
 
     def text(self) -> str:
         """The message's text, its parts joined."""
@@ -88,7 +88,7 @@ class ChatRequest(Lenient):
     )
 
     model: Annotated[str, Field(max_length=200)] = MODEL
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from app.access import authenticate
 from app.logs import error_fields
 from app.metrics import CONTENT_TYPE
-from app.routes.shared import ServicesOf, problems
+from app.routes.shared import CallerOf, ServicesOf, problems
 from app.schemas import Ready
 from app.services import Services
 from app.settings import is_loopback_host
@@ -64,7 +64,7 @@ async def ready(request: Request, response: Response, services: ServicesOf) -> R
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=problems())
-async def metrics(services: ServicesOf) -> Response:
+async def metrics(services: ServicesOf, _caller: CallerOf) -> Response:
     """Prometheus' text format. Needs the key where there is one."""
     return Response(await services.compute(_exposition, services), media_type=CONTENT_TYPE)
 

@@ -15,11 +15,13 @@ export class Problem extends Error {
 }
 
 let keyAsker = async () => null;
+let onKeyGiven = () => {};
 let keyBeingAsked = null;
 
-/** `asker(wasWrong)` shows the dialog and returns the key, or null where the person cancels. */
-export function askKeyWith(asker) {
+/** `asker(wasWrong)` shows the dialog and returns the key, or null where the person cancels; `onGiven()` comes after it. */
+export function askKeyWith(asker, onGiven) {
   keyAsker = asker;
+  onKeyGiven = onGiven;
 }
 
 /** The answer to a question as its events: {name, data} with data parsed. */
@@ -34,8 +36,9 @@ export async function* ask(question, conversationId, signal) {
   }
 }
 
-export async function listConversations(cursor, limit) {
-  return (await call(withQuery("v1/conversations", { cursor, limit }))).json();
+/** A page of conversations. `asksKey` false: where the key is missing, that is an error and no dialog. */
+export async function listConversations(cursor, limit, asksKey) {
+  return (await call(withQuery("v1/conversations", { cursor, limit }), { asksKey })).json();
 }
 
 export async function showConversation(conversationId, cursor) {
@@ -64,7 +67,7 @@ async function call(path, options = {}) {
     const response = await send(path, options);
     if (response.ok) return response;
     const problem = await problemOf(response);
-    if (response.status !== 401) throw problem;
+    if (response.status !== 401 || options.asksKey === false) throw problem;
     // Another call may have been given a key in the meantime.
     if (sessionStorage.getItem(KEY) === used && !(await gotKey(used !== null))) throw problem;
   }
@@ -75,8 +78,12 @@ async function gotKey(wasWrong) {
     keyBeingAsked = null;
   });
   const key = await keyBeingAsked;
-  if (key !== null) sessionStorage.setItem(KEY, key);
-  return key !== null;
+  if (key === null) return false;
+  if (sessionStorage.getItem(KEY) !== key) {
+    sessionStorage.setItem(KEY, key);
+    onKeyGiven();
+  }
+  return true;
 }
 
 async function send(path, { method = "GET", body, signal } = {}) {

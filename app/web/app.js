@@ -19,8 +19,8 @@ const openDrawerButton = document.getElementById("open-drawer");
 const closeDrawerButton = document.getElementById("close-drawer");
 let drawerIsOpen = false;
 
-askKeyWith(requestKey);
 const readiness = new Readiness();
+askKeyWith(requestKey, () => readiness.check());
 const panel = new Panel(arrange);
 const sidebar = new Sidebar((conversationId) => {
   if (conversationId === conversation.id) beginNew();
@@ -30,7 +30,8 @@ const conversation = new Conversation({
   changed: (conversationId) => {
     if (conversationId !== null) setAddress(conversationId, "replaceState");
     sidebar.select(conversationId);
-    sidebar.refresh();
+    sidebar.refresh({ asksKey: false });
+    readiness.checkIfWorried();
   },
   left: () => panel.close({ restoreFocus: false }),
   failed: () => readiness.check(),
@@ -121,6 +122,6 @@ window.addEventListener("popstate", () => {
 
 arrange();
 followAddress();
-sidebar.refresh();
+sidebar.refresh({ asksKey: true });
 readiness.check();
 if (!matchMedia("(pointer: coarse)").matches) conversation.focusQuestion();

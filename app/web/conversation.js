@@ -3,9 +3,9 @@
 import { Problem, ask, showConversation } from "./api.js";
 import { sourcesOf } from "./citations.js";
 import { Turn } from "./turn.js";
+import { showWords } from "./words.js";
 
 const DRAFT = "archivist.draft";
-const NEAR_END_PX = 120;
 
 export class Conversation {
   #turns = document.getElementById("turns");
@@ -86,7 +86,7 @@ export class Conversation {
       this.#olderCursor = found.next_cursor;
       this.#older.hidden = found.next_cursor === null;
       this.#turns.append(...this.#restored(found.messages));
-      this.#scrollToEnd();
+      this.#showLast();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       if (opening !== this.#opening) return;
@@ -111,7 +111,7 @@ export class Conversation {
     item.className = "turn problem is-error";
     const [heading, detail, again] = ["h3", "p", "button"].map((tag) => document.createElement(tag));
     heading.textContent = problem.title;
-    detail.textContent = problem.status === 404 ? "There is no such conversation, or it is not yours." : problem.detail;
+    showWords(detail, problem.status === 404 ? "There is no such conversation, or it is not yours." : problem.detail);
     again.type = "button";
     again.className = "plain-button";
     again.textContent = "Try again";
@@ -180,7 +180,7 @@ export class Conversation {
     sessionStorage.setItem(DRAFT, turn.question);
     this.#setRunning(running);
     turn.restart();
-    turn.node.scrollIntoView({ block: "start" });
+    if (turn.node === this.#turns.lastElementChild) this.#showLast();
     this.#announce("Looking through the documents");
     const isHere = () => turn.node.isConnected;
     try {
@@ -205,7 +205,6 @@ export class Conversation {
       this.#hooks.changed(this.#id);
     } finally {
       if (this.#running === running) this.#setRunning(null);
-      if (isHere()) this.#followEnd();
     }
   }
 
@@ -213,12 +212,10 @@ export class Conversation {
     let answer = null;
     // Read to the very end: only then the service takes the next question of this conversation.
     for await (const { name, data } of ask(turn.question, this.#id, running.signal)) {
-      const follow = this.#isNearEnd();
       if (name === "sources") turn.found(data.citations);
       else if (name === "delta") turn.add(data.text);
       else if (name === "done") answer = data;
       else if (name === "error") throw new Problem(data.status, data.title, data.detail);
-      if (follow) this.#followEnd();
     }
     if (answer === null) throw new Problem(0, "The answer was cut off", "The connection ended before the answer did.");
     return answer;
@@ -271,16 +268,8 @@ export class Conversation {
     this.#announcer.textContent = text;
   }
 
-  #isNearEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    return scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
-  }
-
-  #followEnd() {
-    if (this.#isNearEnd()) this.#scrollToEnd();
-  }
-
-  #scrollToEnd() {
-    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+  /** The last question at the top of the screen, its answer under it: it can be read while it grows, and nothing jumps. */
+  #showLast() {
+    this.#turns.lastElementChild?.querySelector(".question")?.scrollIntoView({ block: "start" });
   }
 }

@@ -3,6 +3,7 @@
 import { Problem, showDocument } from "./api.js";
 import { placeOf } from "./citations.js";
 import { splitAt } from "./offsets.js";
+import { showWords } from "./words.js";
 
 const OLDER = "This document has changed since the answer was written. This is what it said then:";
 const WITHDRAWN = "This document is no longer available. The answer was written from these words:";
@@ -14,7 +15,6 @@ export class Panel {
   #place = document.getElementById("panel-place");
   #source = document.getElementById("panel-source");
   #body = document.getElementById("panel-body");
-  #opener = null;
   #loading = null;
   #onToggle;
 
@@ -28,10 +28,9 @@ export class Panel {
     return !this.#root.hidden;
   }
 
-  /** Shows a citation; closing gives the focus back to `opener`. */
+  /** Shows a citation; closing gives the focus back to `opener`, which is marked as long as the panel is open. */
   async open(citation, opener) {
-    this.#opener = opener;
-    document.querySelectorAll("[aria-current='true']").forEach((node) => node.removeAttribute("aria-current"));
+    this.#opener()?.removeAttribute("aria-current");
     opener.setAttribute("aria-current", "true");
     this.#head(citation.title, placeOf(citation), citation.source);
     if (!this.isOpen) {
@@ -47,9 +46,15 @@ export class Panel {
     this.#loading?.abort();
     this.#root.hidden = true;
     this.#body.replaceChildren();
-    this.#opener.removeAttribute("aria-current");
+    const opener = this.#opener();
+    opener?.removeAttribute("aria-current");
     this.#onToggle(false);
-    if (restoreFocus && this.#opener.isConnected) this.#opener.focus();
+    if (restoreFocus) opener?.focus();
+  }
+
+  /** Looked up, because a marker is built anew while its answer streams. */
+  #opener() {
+    return document.querySelector("[aria-current='true']");
   }
 
   async #load(citation, version) {
@@ -125,7 +130,7 @@ export class Panel {
 function paragraph(text, className) {
   const node = document.createElement("p");
   node.className = className;
-  node.textContent = text;
+  showWords(node, text);
   return node;
 }
 

@@ -1,6 +1,7 @@
 /** The banner that says when the service cannot answer, or not in full, and what to do. */
 
 import { Problem, readiness } from "./api.js";
+import { showWords } from "./words.js";
 
 const CALM_MS = 60_000;
 const WORRIED_MS = 10_000;
@@ -17,6 +18,11 @@ export class Readiness {
     });
   }
 
+  /** Looks now if something was wrong when it looked last. */
+  checkIfWorried() {
+    if (this.#told !== "") this.check();
+  }
+
   /** Looks now, and again after a while: sooner while something is wrong. */
   async check() {
     clearTimeout(this.#timer);
@@ -24,7 +30,9 @@ export class Readiness {
     try {
       const found = await readiness();
       calm = found.status === "ready";
-      this.#tell(calm ? [] : [headline(found.status), ...(found.advice ?? [])]);
+      // The reasons are told only to those who run the service.
+      const reasons = found.advice?.length > 0 ? found.advice : ["Whoever runs this service can see why."];
+      this.#tell(calm ? [] : [headline(found.status), ...reasons]);
       this.#describe(found.snapshot);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -54,18 +62,9 @@ function headline(status) {
   return status === "unavailable" ? "Archivist cannot answer now" : "Archivist answers with limits";
 }
 
-/** A line with what stands between backticks as code. */
 function lineNode(line, isFirst) {
   const node = document.createElement("p");
   if (isFirst) node.className = "banner-title";
-  line.split("`").forEach((part, index) => {
-    if (index % 2 === 0) {
-      node.append(part);
-      return;
-    }
-    const code = document.createElement("code");
-    code.textContent = part;
-    node.append(code);
-  });
+  showWords(node, line);
   return node;
 }

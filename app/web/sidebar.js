@@ -23,10 +23,11 @@ export class Sidebar {
     this.#more.addEventListener("click", () => this.#loadMore());
   }
 
-  /** Reads the list anew, as far as it was shown. */
-  async refresh() {
+  /** Reads the list anew, as far as it was shown. `asksKey`: whether the person may be asked for the key now. */
+  async refresh({ asksKey }) {
     const shown = this.#list.children.length;
-    await this.#load(null, Math.min(Math.max(PAGE, shown + 1), MOST_AT_ONCE), (items) => this.#replace(items));
+    const limit = Math.min(Math.max(PAGE, shown + 1), MOST_AT_ONCE);
+    await this.#load(null, limit, asksKey, (items) => this.#replace(items));
   }
 
   /** Marks the conversation that is on the screen; null = none of the list. */
@@ -38,16 +39,16 @@ export class Sidebar {
   async #loadMore() {
     const count = this.#list.children.length;
     this.#more.disabled = true;
-    await this.#load(this.#cursor, PAGE, (items) => this.#list.append(...items));
+    await this.#load(this.#cursor, PAGE, true, (items) => this.#list.append(...items));
     this.#more.disabled = false;
     this.#list.children[count]?.querySelector("a").focus();
   }
 
-  async #load(cursor, limit, show) {
+  async #load(cursor, limit, asksKey, show) {
     this.#loads += 1;
     const load = this.#loads;
     try {
-      const page = await listConversations(cursor, limit);
+      const page = await listConversations(cursor, limit, asksKey);
       if (load !== this.#loads) return; // a later load has the newer list
       this.#problem.hidden = true;
       this.#cursor = page.next_cursor;

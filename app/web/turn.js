@@ -2,9 +2,12 @@
 
 import { markersOf, showSources } from "./citations.js";
 import { showProse } from "./prose.js";
+import { showWords } from "./words.js";
 
 const PLAIN_ROUTES = new Set(["", "the default provider"]);
 const REDRAW_MS = 60;
+
+const WORKING = "Looking through the documents";
 
 const NOTES = {
   cancelled: "Stopped before the end.",
@@ -50,7 +53,7 @@ export class Turn {
     this.#text = "";
     this.#markers = () => null;
     this.#parts.prose.replaceChildren();
-    this.#parts.workingText.textContent = "Looking through the documents";
+    this.#parts.workingText.textContent = WORKING;
     this.#parts.working.hidden = false;
     for (const name of ["verdict", "note", "sources", "meta", "problem"]) this.#parts[name].hidden = true;
     this.#parts.answer.classList.remove("abstained", "withdrawn");
@@ -114,16 +117,22 @@ export class Turn {
     clearTimeout(this.#redraw);
     this.#redraw = null;
     const { prose, working } = this.#parts;
-    const focused = [...prose.querySelectorAll(".marker")].indexOf(document.activeElement);
+    const markers = () => [...prose.querySelectorAll(".marker")];
+    const before = markers();
+    const focused = before.indexOf(document.activeElement);
+    const current = before.findIndex((marker) => marker.hasAttribute("aria-current"));
     showProse(prose, this.#text, this.#markers, { fresh });
     if (this.#text !== "") working.hidden = true;
-    // A marker that had the focus was built anew: give it back.
-    if (focused !== -1 && !prose.contains(document.activeElement)) prose.querySelectorAll(".marker")[focused]?.focus();
+    // Markers that were built anew take over from those before them.
+    const after = markers();
+    if (current !== -1) after[current]?.setAttribute("aria-current", "true");
+    if (focused !== -1 && document.activeElement !== after[focused]) after[focused]?.focus({ preventScroll: true });
   }
 
   #settle() {
     this.#draw({ fresh: true });
     this.#parts.working.hidden = true;
+    this.#parts.workingText.textContent = WORKING;
     this.#parts.answer.removeAttribute("aria-busy");
   }
 
@@ -137,7 +146,7 @@ export class Turn {
     const [heading, text] = [problem.querySelector("h3"), problem.querySelector("p")];
     heading.textContent = title;
     heading.hidden = title === "";
-    text.textContent = detail;
+    showWords(text, detail);
     text.hidden = detail === "";
     problem.classList.toggle("is-error", title !== "");
     again.textContent = label;

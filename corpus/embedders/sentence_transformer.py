@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class SentenceTransformerEmbedder:
         folder = find_model(settings.model, allow_hub=settings.allow_hub)
         if threads is not None:
             torch.set_num_threads(threads)
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             model = SentenceTransformer(
                 str(folder),
@@ -78,7 +78,7 @@ class SentenceTransformerEmbedder:
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def _counting_tokenizer(folder: Path, model: SentenceTransformer):  # type: ignore[no-untyped-def]
+def _counting_tokenizer(folder: Path, model: SentenceTransformer) -> Callable[[str], int]:
     """A counter that neither truncates nor pads: the model's own tokenizer does both."""
     path = folder / "tokenizer.json"
     if path.is_file():

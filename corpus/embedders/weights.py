@@ -36,7 +36,7 @@ def find_model(model: str, *, allow_hub: bool) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not any(folder.glob("*.safetensors")) and not any(folder.glob("*/*.safetensors")):
-            raise ModelNotFound(f"embedder.model {model!r} is a folder without a .safetensors file; only safetensors are loaded")
+            raise ModelNotFound(f"embedder.model {model!r} is a folder without a .safetensors file; only such are loaded")
         return folder
     if model in PACKAGED_NAMES and (packaged := _packaged()) is not None:
         found = file_sha256(packaged / "model.safetensors")

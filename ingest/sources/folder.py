@@ -27,7 +27,7 @@ class SourceFile:
 
 
 def walk(source: SourceSettings) -> Iterator[SourceFile]:
-    """The files of a source that its globs admit, ordered by path, each read once to hash it.
+    """The files of a source that its globs admit, ordered by path, each read once to hash it. No path comes twice.
 
     Raises: ConfigError where the source itself is not there or cannot be read.
     """
@@ -41,9 +41,26 @@ def walk(source: SourceSettings) -> Iterator[SourceFile]:
         os.listdir(root)
     except PermissionError as error:
         raise ConfigError(f"source {source.collection!r}: no permission to read {str(root)!r}") from error
-    found = sorted(_paths(source, root), key=lambda pair: pair[1])
-    for location, path in found:
+    taken: dict[str, Path] = {}
+    for location, path in sorted(_paths(source, root), key=lambda pair: (pair[1], os.fsencode(pair[0]))):
+        if path in taken:
+            yield _same_name(source, location, path, taken)
+            continue
+        taken[path] = location
         yield _source_file(source, location, path)
+
+
+def _same_name(source: SourceSettings, location: Path, path: str, taken: dict[str, Path]) -> SourceFile:
+    """A file whose name is that of another once both are normalised: the first one in byte order stands, this one fails."""
+    number = 2
+    while f"{path} ({number})" in taken:
+        number += 1
+    shown = f"{path} ({number})"
+    taken[shown] = location
+    problem = DocumentError(
+        shown, f"its name is spelled like {path!r} in other bytes, so both would be one document", "rename one of the two"
+    )
+    return SourceFile(source.collection, shown, location, 0, None, problem)
 
 
 def _paths(source: SourceSettings, root: Path) -> Iterator[tuple[Path, str]]:
@@ -54,6 +71,8 @@ def _paths(source: SourceSettings, root: Path) -> Iterator[tuple[Path, str]]:
 
     for folder, folders, names in os.walk(root, followlinks=False, onerror=note):
         here = Path(folder)
+        # A link to a folder is not followed; it is handed on like a file, so that it is listed with the reason.
+        names += [name for name in folders if (here / name).is_symlink()]
         folders[:] = [name for name in folders if not _excluded(source, _posix((here / name).relative_to(root).as_posix()))]
         for name in names:
             path = _posix((here / name).relative_to(root).as_posix())
@@ -77,6 +96,8 @@ def _source_file(source: SourceSettings, location: Path, path: str) -> SourceFil
     try:
         if location.is_symlink() and not location.resolve().is_relative_to(source.path.expanduser().resolve()):
             raise DocumentError(path, "is a link that leads out of the source", "put the file itself there, or add its folder")
+        if location.is_symlink() and location.is_dir():
+            raise DocumentError(path, "is a link to a folder, which is not followed", "exclude it; the folder itself is read")
         if location.is_dir():
             raise DocumentError(path, "no permission to list the folder", "let the job's user read it, or exclude it")
         if not location.is_file():

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 
-from app.main import create_app
+from app.main import create_app, server_config
 from app.services import Services
 from app.settings import HistorySettings, LlmSettings, PromptSettings, ServerSettings, ServiceSettings
+from app.state import State
+from corpus.egress import Egress
+from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest import job
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
+from tests.servers import wait_until
 
 PROMPTS = Path(__file__).parents[2] / "config" / "prompts"
 
@@ -68,16 +77,62 @@ def settings_of(data_dir: Path, *, llm: LlmSettings | None = None, **server: Any
     )
 
 
+@cache
+def _embedder() -> Embedder:
+    # Loading the model takes longer than most tests; it keeps no state.
+    return open_embedder(EmbedderSettings(), threads=1)
+
+
+def composed(settings: ServiceSettings) -> Services:
+    """The services as `build_services` makes them, with the one model of this process."""
+    egress = Egress(provider.base_url for provider in settings.llm.providers.values())
+    return Services(settings, _embedder(), State(settings.data_dir / "service.db"), egress)
+
+
 @asynccontextmanager
-async def running(settings: ServiceSettings, services: Services | None = None) -> AsyncIterator[ServiceClient]:
+async def running(settings: ServiceSettings) -> AsyncIterator[ServiceClient]:
     """A client of the whole application, inside its lifespan."""
-    app = create_app(settings, services)
+    app = create_app(settings, composed(settings))
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         ServiceClient(app.state.services, transport) as client,
     ):
         yield client
+
+
+@contextmanager
+def listening(settings: ServiceSettings) -> Iterator[str]:
+    """The service on a free loopback port, in a thread of this process; the address."""
+    app = create_app(settings, composed(settings))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        server = uvicorn.Server(server_config(app, settings.server))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="service")
+        thread.start()
+        try:
+            assert wait_until(lambda: server.started, within_s=60), "the service did not start"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+async def snapshot_after(client: ServiceClient, old: str) -> str:
+    """The id of the snapshot served once the service has noticed that `old` was replaced."""
+    for _ in range(100):
+        with client.services.snapshots.lease() as snapshot:
+            if snapshot.id != old:
+                return snapshot.id
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"snapshot {old!r} is still served after ten seconds")
+
+
+def snapshot_of(client: ServiceClient) -> str:
+    """The id of the snapshot being served."""
+    with client.services.snapshots.lease() as snapshot:
+        return snapshot.id
 
 
 Serve = Callable[..., AbstractAsyncContextManager[ServiceClient]]

@@ -51,7 +51,7 @@ async def test_an_answer_cites_the_exact_words_of_a_document(client: ServiceClie
     assert set(body["timings_ms"]) == {"history", "embed", "search", "prompt", "first_token", "generate", "total"}
     citation = body["citations"][0]
     assert citation["source"] == "policies/travel.md"
-    assert citation["heading"][-1] == "Expenses"
+    assert citation["title"] == "Travel policy"
     document = (await client.get(f"/v1/documents/{citation['document_id']}", params={"version": citation["version"]})).json()
     assert document["text"][citation["start"] : citation["end"]] == citation["quote"]
     assert "30 days" in citation["quote"]

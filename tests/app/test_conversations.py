@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.routes.conversations import WITHDRAWN
-from tests.app.serving import Serve, ServiceClient, publish
+from tests.app.serving import Serve, ServiceClient, publish, snapshot_after, snapshot_of
 
 pytestmark = pytest.mark.anyio
 
@@ -102,8 +102,9 @@ async def test_an_answer_is_withdrawn_when_its_document_goes(client: ServiceClie
     assert (before["withdrawn"], before["content"]) == (False, asked["answer"])
 
     (site / "documents" / "policies" / "travel.md").unlink()
+    before_publishing = snapshot_of(client)
     publish(site / "documents", site / "data")
-    assert await client.services.compute(client.services.snapshots.refresh) is True
+    await snapshot_after(client, before_publishing)
 
     response = await client.get(path)
     user, answered = response.json()["messages"]

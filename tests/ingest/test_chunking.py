@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from corpus.types import Chunk, Document, Section
-from ingest.chunking import MAX_CHARACTERS_PER_TOKEN, chunk_document, embedder_input
+from ingest.chunking import MAX_CHARACTERS_PER_TOKEN, chunk_document, embedder_input, remembering
 from ingest.readers.extract import Extract
 from ingest.readers.read import read
 from tests.ingest.sample_files import SAMPLES
@@ -304,3 +304,19 @@ def test_a_budget_without_room_is_refused() -> None:
     """The error names the value and what would do."""
     with pytest.raises(ValueError, match="max_tokens 9 leaves 7 tokens for text; give at least 10"):
         cut(document_of("text"), max_tokens=9)
+
+
+def test_a_remembering_counter_counts_the_same_and_asks_once() -> None:
+    """Words are counted once over all documents; the chunks are the same."""
+    asked: list[str] = []
+
+    def counting(text: str) -> int:
+        asked.append(text)
+        return count_tokens(text)
+
+    remembered = remembering(counting)
+    document = document_of(prose(50))
+    for _ in range(2):
+        chunks = chunk_document(document, remembered, max_tokens=MAX_TOKENS, overlap_tokens=OVERLAP_TOKENS)
+        assert chunks == cut(document)
+    assert asked.count("Sentence") == 1

@@ -15,7 +15,7 @@ import pytest
 from app.llm.backend import Backend, Delta, Finished, Prompt, Usage
 from app.llm.fake_server import FakeBehaviour
 from app.llm.openai import OpenAIBackend
-from app.llm.wire import redacted, retry_after_s
+from app.llm.rejections import redacted, retry_after_s
 from corpus.errors import (
     ArchivistError,
     BackendError,

@@ -1,0 +1,64 @@
+"""What tests of several rooms share: the real embedding model, loaded once, and a small corpus published by the real job."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from corpus.embedders.embedder import Embedder, open_embedder
+from corpus.settings import EmbedderSettings, SearchSettings
+from corpus.snapshot import OpenSnapshot, open_current
+from ingest import job
+from ingest.report import Report
+from ingest.settings import JobSettings
+from tests.making import FILES, job_settings, write_files
+
+Run = Callable[[JobSettings], Report]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The service runs on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """The default model, on one thread: tests share their processors."""
+    return open_embedder(EmbedderSettings(), threads=1)
+
+
+@pytest.fixture
+def run(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The real job, with the model that is loaded already."""
+    monkeypatch.setattr(job, "open_embedder", lambda settings: embedder)
+    return job.run
+
+
+@pytest.fixture(scope="session")
+def organisation(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `documents/` and, published from them, `data/`. Not to be changed."""
+    root = tmp_path_factory.mktemp("organisation")
+    write_files(root / "documents", FILES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "open_embedder", lambda settings: embedder)
+        job.run(job_settings(root / "data", root / "documents"))
+    return root
+
+
+@pytest.fixture
+def site(organisation: Path, tmp_path: Path) -> Path:
+    """The same, this test's own copy."""
+    return Path(shutil.copytree(organisation, tmp_path / "site"))
+
+
+@pytest.fixture(scope="session")
+def snapshot(organisation: Path) -> Iterator[OpenSnapshot]:
+    """The published snapshot, open."""
+    opened, damage = open_current(organisation / "data", SearchSettings())
+    assert damage is None
+    yield opened
+    opened.close()

@@ -1,0 +1,174 @@
+"""Hybrid search over a published corpus: fusion, folding, scope, and filters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from corpus.embedders.embedder import Embedder, embed_query
+from corpus.lexical import LexicalFilter, stems
+from corpus.search import Query, Scope, Searcher
+from corpus.settings import SearchSettings
+from corpus.snapshot import OpenSnapshot
+from corpus.types import Hit, Vector
+
+EVERYONE = Scope(("everyone",))
+BOARD = Scope(("board",))
+BOTH = Scope(("board", "everyone"))
+QUESTIONS = [
+    "When are expense reports due?",
+    "E-4410",
+    "Wie lang muss ein Passwort sein?",
+    "¿Cuándo abre la oficina de Valencia?",
+    "salary of directors",
+    "How many days may I work from home?",
+    "Where do visitors park?",
+    "zebra",
+]
+
+
+@pytest.fixture
+def search(snapshot: OpenSnapshot) -> Searcher:
+    """With defaults."""
+    return snapshot.search
+
+
+def searcher(snapshot: OpenSnapshot, **values: object) -> Searcher:
+    """With other settings."""
+    return Searcher(snapshot.store, snapshot.dense, snapshot.lexical, SearchSettings.model_validate(values))
+
+
+VECTORS: dict[str, Vector] = {}
+
+
+def query(embedder: Embedder, text: str, weight: float = 1.0) -> Query:
+    """A question as it is searched for; each is embedded once."""
+    if text not in VECTORS:
+        VECTORS[text] = embed_query(embedder, text)
+    return Query(text, VECTORS[text], weight)
+
+
+def told(hits: list[Hit]) -> list[tuple[int, float]]:
+    """What a ranking is: ordinals with scores."""
+    return [(hit.passage.ordinal, hit.score) for hit in hits]
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("When are expense reports due?", "policies/travel.md"),
+        ("E-4410", "it/errors.txt"),
+        ("Wie viele Zeichen braucht ein Passwort?", "it/passwörter.txt"),
+        ("¿A qué hora abre la oficina?", "oficina.md"),
+        ("Where do visitors park?", "faq.jsonl#1"),
+    ],
+)
+def test_the_right_document_comes_first(search: Searcher, embedder: Embedder, text: str, source: str) -> None:
+    """In each language, by meaning and by identifier, the document that answers is the first one."""
+    assert search.search([query(embedder, text)], EVERYONE, 3)[0].passage.source == source
+
+
+@pytest.mark.parametrize("text", QUESTIONS)
+def test_the_fusion_is_that_of_reciprocal_ranks(snapshot: OpenSnapshot, embedder: Embedder, text: str) -> None:
+    """Scores and order are those computed by hand from the two rankings, with their weights."""
+    weights = {"dense_weight": 0.7, "lexical_weight": 1.6, "rrf_k": 10, "fold_near_duplicates": False}
+    asked = query(embedder, text)
+    mask = snapshot.store.mask(("everyone",), {})
+    dense, cosines = snapshot.dense.search(asked.vector, 100, mask)
+    lexical, _ = snapshot.lexical.search(text, 100, LexicalFilter(("everyone",), {}, sees_everything=False))
+    scores: dict[int, float] = {}
+    for weight, ordinals in ((0.7, dense), (1.6, lexical)):
+        for rank, ordinal in enumerate(ordinals.tolist(), start=1):
+            scores[ordinal] = scores.get(ordinal, 0.0) + weight / (10 + rank)
+    expected = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:50]
+    hits = searcher(snapshot, **weights).search([asked], EVERYONE, 50)
+    assert [hit.passage.ordinal for hit in hits] == [ordinal for ordinal, _ in expected]
+    np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected])
+    by_ordinal = dict(zip(dense.tolist(), cosines.tolist(), strict=True))
+    for hit in hits:
+        assert hit.cosine == by_ordinal.get(hit.passage.ordinal)
+        assert hit.lexical_rank == (lexical.tolist().index(hit.passage.ordinal) + 1 if hit.passage.ordinal in lexical else None)
+
+
+def test_one_side_alone_is_its_own_ranking(snapshot: OpenSnapshot, embedder: Embedder) -> None:
+    """With a weight of zero a side adds neither scores nor candidates."""
+    asked = query(embedder, QUESTIONS[0])
+    dense = searcher(snapshot, lexical_weight=0, fold_near_duplicates=False).search([asked], EVERYONE, 5)
+    lexical = searcher(snapshot, dense_weight=0, fold_near_duplicates=False).search([asked], EVERYONE, 5)
+    assert [hit.dense_rank for hit in dense] == [1, 2, 3, 4, 5]
+    assert {hit.lexical_rank for hit in dense} == {None}
+    assert [hit.lexical_rank for hit in lexical] == list(range(1, len(lexical) + 1))
+    assert searcher(snapshot, dense_weight=0, lexical_weight=0).search([asked], EVERYONE, 5) == []
+
+
+@pytest.mark.parametrize("text", QUESTIONS)
+def test_a_query_without_weight_changes_nothing(search: Searcher, embedder: Embedder, text: str) -> None:
+    """One query ranks as it does alone when others weigh nothing, and when it is asked again."""
+    alone = told(search.search([query(embedder, text)], EVERYONE, 8))
+    assert told(search.search([query(embedder, text), query(embedder, "expense", 0.0)], EVERYONE, 8)) == alone
+    assert told(search.search([query(embedder, text)], EVERYONE, 8)) == alone
+
+
+def test_a_second_way_of_asking_adds_its_candidates(search: Searcher, embedder: Embedder) -> None:
+    """What only the second query names is found, and what both name gains."""
+    first, second = query(embedder, "E-4410"), query(embedder, "form TR-204", 0.5)
+    hits = search.search([first, second], EVERYONE, 8)
+    assert [hit.passage.source for hit in hits[:2]] == ["it/errors.txt", "policies/travel.md"]
+    assert hits[0].score > search.search([first], EVERYONE, 1)[0].score
+
+
+def test_near_duplicates_are_folded_unless_a_figure_differs(snapshot: OpenSnapshot, embedder: Embedder) -> None:
+    """The copy of this year's policy is folded, last year's is shown."""
+    asked = query(embedder, "work from home days a week")
+    folded = {hit.passage.source for hit in snapshot.search.search([asked], EVERYONE, 8)}
+    shown = {hit.passage.source for hit in searcher(snapshot, fold_near_duplicates=False).search([asked], EVERYONE, 8)}
+    assert shown >= {"policies/remote-2025.md", "policies/remote-2026.md", "policies/remote-2026-copy.md"}
+    assert "policies/remote-2025.md" in folded
+    assert len(folded & {"policies/remote-2026.md", "policies/remote-2026-copy.md"}) == 1
+
+
+@pytest.mark.parametrize("text", QUESTIONS)
+@pytest.mark.parametrize("scope", [EVERYONE, BOARD, BOTH], ids=["everyone", "board", "both"])
+def test_every_hit_is_of_a_group_of_the_callers(search: Searcher, embedder: Embedder, text: str, scope: Scope) -> None:
+    """Nothing leaks out of scope, whatever is asked, and the dense side gives all that is in scope."""
+    hits = search.search([query(embedder, text)], scope, 50)
+    assert hits
+    assert all(set(hit.passage.groups) & set(scope.groups) for hit in hits)
+
+
+@pytest.mark.parametrize("groups", [(), ("nobody",), ("",), ("*",), ("x' OR '1'='1",), ("everyone,board",)])
+def test_no_group_of_the_callers_is_no_hit(search: Searcher, embedder: Embedder, groups: tuple[str, ...]) -> None:
+    """Threat D13: without a group that a document names, nothing is visible."""
+    assert search.search([query(embedder, "salary")], Scope(groups), 8) == []
+
+
+@pytest.mark.parametrize(
+    ("filters", "sources"),
+    [
+        ({"format": ("txt",)}, {"it/errors.txt", "it/passwörter.txt"}),
+        ({"format": ("txt",), "language": ("de",)}, {"it/passwörter.txt"}),
+        ({"language": ("de", "es")}, {"it/passwörter.txt", "oficina.md"}),
+        ({"site": ("leeds",)}, {"faq.jsonl#1"}),
+        ({"label": ("secret",)}, {"faq.jsonl#3"}),
+        ({"source": ("board/salaries.md",)}, set()),
+        ({"format": ()}, set()),
+        ({"format": ("txt' OR '1'='1",)}, set()),
+    ],
+)
+def test_filters_narrow_both_sides(
+    search: Searcher, embedder: Embedder, filters: dict[str, tuple[str, ...]], sources: set[str]
+) -> None:
+    """Fields are joined by AND, values by OR, inside both indexes; a filter never widens what groups allow."""
+    hits = search.search(
+        [query(embedder, "salary password office visitors error lunch")], replace(EVERYONE, filters=filters), 50
+    )
+    assert {hit.passage.source for hit in hits} == sources
+
+
+def test_rarity_counts_what_the_caller_may_see(search: Searcher) -> None:
+    """A word that only hidden documents hold is as rare as one that nobody uses."""
+    (canary,) = stems("canary", "en")
+    assert search.rarity(canary, "en", EVERYONE) == search.rarity("zzzz", "en", EVERYONE)
+    assert search.rarity(canary, "en", BOARD) < search.rarity("zzzz", "en", BOARD)

@@ -1,0 +1,102 @@
+"""A small organisation's documents, and what a test needs to bring them through the job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
+from corpus.snapshot import open_current
+from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
+
+REMOTE = (
+    "Employees may work from home up to {days} days a week. They agree the days with their team lead, write them into the "
+    "shared calendar by Friday noon, and stay reachable by telephone during core hours. The company lends a screen, a chair and a "
+    "headset to everybody who works from home on a regular basis, and pays a flat rate for electricity and heating."
+)
+FILES = {
+    "policies/travel.md": (
+        "# Travel policy\n\n## Booking\n\nTrips are booked through the travel desk at least seven days ahead.\n\n"
+        "## Expenses\n\nExpense reports are due within 30 days of the last day of travel. Use form TR-204 for the report.\n"
+    ),
+    "policies/remote-2025.md": f"# Remote work 2025\n\n{REMOTE.format(days=2)}\n",
+    "policies/remote-2026.md": f"# Remote work 2026\n\n{REMOTE.format(days=3)}\n",
+    "policies/remote-2026-copy.md": f"# Remote work 2026\n\n{REMOTE.format(days=3)}\n",
+    "it/errors.txt": "Error E-4410 means that the badge reader lost its network. Restart the reader and wait two minutes.\n",
+    "it/passwörter.txt": (
+        "Passwörter haben mindestens vierzehn Zeichen und werden nur geändert, wenn der Verdacht besteht, dass sie bekannt "
+        "geworden sind. Die Versicherungen der Häuser verwaltet die Abteilung Gebäude.\n"
+    ),
+    "oficina.md": (
+        "# Guía de la oficina\n\nLa oficina de Valencia abre a las ocho de la mañana y cierra a las siete de la tarde. "
+        "Las tarjetas de acceso se recogen en la recepción 😀 del edificio.\n"
+    ),
+    "board/salaries.md": "# Salary bands\n\nThe canary salary band of directors begins at 190000 crowns a year.\n",
+    "faq.jsonl": "".join(
+        json.dumps(row, ensure_ascii=False) + "\n"
+        for row in (
+            {
+                "id": "1",
+                "title": "Parking",
+                "text": "Visitors park in the yard behind hall three.",
+                "metadata": {"site": "leeds"},
+            },
+            {
+                "id": "2",
+                "title": "Bonus",
+                "text": "The bonus of the board is paid in March.",
+                "groups": ["board"],
+                "label": "secret",
+            },
+            {"id": "3", "title": "Canteen", "text": "The canteen serves lunch from noon.", "label": "no-such-label"},
+        )
+    ),
+}
+RULES = (RuleSettings(match="board/**", groups=("board",), label="confidential"),)
+
+
+def write_files(folder: Path, files: dict[str, str | bytes] | dict[str, str]) -> Path:
+    """Write files under a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def job_settings(data_dir: Path, *folders: Path, rules: Sequence[RuleSettings] = RULES, **values: Any) -> JobSettings:
+    """The job's settings for one or several source folders, each named after its folder."""
+    parts: dict[str, Any] = {
+        "sources": tuple(SourceSettings(path=folder, name=folder.name, rules=tuple(rules)) for folder in folders),
+        "labels": LabelSettings(),
+        "embedder": EmbedderSettings(),
+        "chunking": ChunkingSettings(),
+        "retention": RetentionSettings(),
+    }
+    return JobSettings(data_dir=data_dir, **{**parts, **values})
+
+
+def contents(data_dir: Path, *, vectors: bool = True) -> str:
+    """A digest of what is published: documents, chunks, and the vectors bit for bit."""
+    snapshot, damage = open_current(data_dir, SearchSettings())
+    assert damage is None
+    try:
+        digest = hashlib.sha256()
+        for document, passages in snapshot.store.documents_with_passages():
+            digest.update(repr((document, passages)).encode())
+            if vectors:
+                digest.update(snapshot.dense.vectors([passage.ordinal for passage in passages]).tobytes())
+        return digest.hexdigest()
+    finally:
+        snapshot.close()
+
+
+def litter(data_dir: Path) -> list[str]:
+    """What a run left that is neither a snapshot nor the pointer to one."""
+    known = {"snapshots", "CURRENT", "ingest.lock", "work"}
+    left = [entry.name for entry in data_dir.iterdir() if entry.name not in known]
+    left += [entry.name for entry in (data_dir / "snapshots").iterdir() if entry.name.startswith(".")]
+    return left + [entry.name for entry in (data_dir / "work").iterdir()]
