@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from app.settings import HistorySettings, LlmSettings, PromptSettings, ProviderSettings, ServerSettings, ServiceSettings
@@ -98,6 +98,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     Raises: ConfigError that names the file, the key and the nearest known key.
     """
     path = find_config(config)
+    values = _read(path)
     _refuse_unknown_variables()
 
     class FromFile(Settings):
@@ -110,7 +111,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
+            return init_settings, env_settings, InitSettingsSource(settings_cls, values)
 
     try:
         return FromFile(**(flags or {}))
@@ -118,10 +119,25 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
         raise ConfigError(f"{path} or an {PREFIX}… variable: {error}; see docs/configuration.md") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except (OSError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as a configuration: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file. Its errors name places and never values: any of them may be a secret."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text in UTF-8 ({type(error).__name__})") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigError(f"{path} is not valid YAML{where}; look for a quote, a bracket or an indent there") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML ({type(error).__name__})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path} must be a mapping of keys, such as `data_dir: data`; see docs/configuration.md")
+    return values
 
 
 def _refuse_unknown_variables() -> None:

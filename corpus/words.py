@@ -38,11 +38,13 @@ FUNCTION_WORDS = {
 }
 
 
+_ANY: frozenset[str] = frozenset().union(*FUNCTION_WORDS.values())
+
+
 def content_words(text: str, language: str | None) -> list[str]:
     """The lower-cased words of a text that are not function words, each once, in order.
 
     Where the language is unknown or has no list, the lists of all languages count.
     """
-    listed = FUNCTION_WORDS.get((language or "").split("-")[0].lower())
-    skipped = listed if listed is not None else frozenset().union(*FUNCTION_WORDS.values())
+    skipped = FUNCTION_WORDS.get((language or "").split("-")[0].lower(), _ANY)
     return [word for word in dict.fromkeys(WORD.findall(text.lower())) if word not in skipped]

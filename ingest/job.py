@@ -50,7 +50,10 @@ def run(settings: JobSettings, listener: Listener = lambda event: None) -> Repor
     """
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data_dir {str(settings.data_dir)!r} cannot be made ({error.strerror}); name another") from error
     path = settings.data_dir / "ingest.lock"
     try:
         with filelock.FileLock(path, timeout=0):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import open_current
@@ -14,8 +16,8 @@ from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceS
 
 REMOTE = (
     "Employees may work from home up to {days} days a week. They agree the days with their team lead, write them into the "
-    "shared calendar by Friday noon, and stay reachable by telephone during core hours. The company lends a screen, a chair and a "
-    "headset to everybody who works from home on a regular basis, and pays a flat rate for electricity and heating."
+    "shared calendar by Friday noon, and stay reachable by telephone during core hours. The company lends a screen, a chair "
+    "and a headset to everybody who works from home on a regular basis, and pays a flat rate for electricity and heating."
 )
 FILES = {
     "policies/travel.md": (
@@ -58,7 +60,7 @@ FILES = {
 RULES = (RuleSettings(match="board/**", groups=("board",), label="confidential"),)
 
 
-def write_files(folder: Path, files: dict[str, str | bytes] | dict[str, str]) -> Path:
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     """Write files under a folder."""
     for name, content in files.items():
         path = folder / name
@@ -88,7 +90,8 @@ def contents(data_dir: Path, *, vectors: bool = True) -> str:
         for document, passages in snapshot.store.documents_with_passages():
             digest.update(repr((document, passages)).encode())
             if vectors:
-                digest.update(snapshot.dense.vectors([passage.ordinal for passage in passages]).tobytes())
+                ordinals = np.array([passage.ordinal for passage in passages], dtype=np.int64)
+                digest.update(snapshot.dense.vectors(ordinals).tobytes())
         return digest.hexdigest()
     finally:
         snapshot.close()

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from corpus.types import Message
 from corpus.words import content_words
 
-EARLIER_WEIGHT = 0.5
-"""How much the ranking for the question together with earlier turns counts beside that for the question alone."""
+EARLIER_WEIGHT = 1.0
+"""How much the ranking for the question together with earlier turns counts beside that for the question alone.
+
+Source: measured on two sets of conversations; docs/decisions/004-history.md has the table.
+"""
 
 FEW_WORDS = 3
 
@@ -37,14 +40,20 @@ class Standalone:
 
 
 def understand(question: str, history: Sequence[Message], turns: int) -> Standalone:
-    """The question alone, or, where it depends on earlier user turns, together with up to `turns` of them.
+    """The question alone, or, where it depends on earlier user turns, fused with the question together with them.
 
+    It reaches back from turn to turn as far as each depends on the one before it, over at most `turns` of them.
     An empty history, and a question that stands alone, give the question unchanged: the ranking is that of a first question.
     """
-    earlier = [message.content for message in history if message.role == "user"][-turns:] if turns else []
-    if not earlier or not depends_on_history(question):
+    earlier = [message.content for message in history if message.role == "user"]
+    used: list[str] = []
+    dependent = question
+    while earlier and len(used) < turns and depends_on_history(dependent):
+        dependent = earlier.pop()
+        used.insert(0, dependent)
+    if not used:
         return Standalone(question, ((question, 1.0),))
-    together = " ".join([*earlier, question])
+    together = " ".join([*used, question])
     return Standalone(together, ((question, 1.0), (together, EARLIER_WEIGHT)))
 
 

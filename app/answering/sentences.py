@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from corpus.lexical import identifiers, stems
 from corpus.words import content_words
 
 LONGEST = 600
+HEADING_WORDS = 10
+WIDEST = 90
 _BLOCK = re.compile(r"\s*(?:[-*+•‣]\s|\d{1,3}[.)]\s|\||#{1,6}\s|>\s|```)")
 _ROW = re.compile(r"[^.:;!?\n]{1,40}: \S")
 _RULE = re.compile(r"[\s|:\-=*_+]*")
+_MARKDOWN_RULE = re.compile(r"\|?\s*:?-{2,}[\s|:\-]*(?:\n|$)")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
 _ABBREVIATION = re.compile(
@@ -27,17 +30,23 @@ _FIGURE = re.compile(r"\d+(?:[.,:]\d+)*")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A span of a text that can be quoted alone. `table_head` is the header row above it where it is a row of a table."""
+    """A span of a text that can be quoted alone.
+
+    `table_head` is the header row above it where it is a row of a Markdown table. `context` is what stands above it and it is
+    read under: the nearest heading, the line that introduces its list. A heading, a title, a line that only introduces a list
+    say nothing alone: `is_heading`.
+    """
 
     start: int
     end: int
     text: str
     table_head: str | None = None
     is_heading: bool = False
+    context: str = ""
 
     @property
     def plain(self) -> str:
-        """The sentence without markup; a table's row as `Header: value; Header: value`."""
+        """The sentence without markup; a Markdown table's row as `Header: value; Header: value`."""
         if not self.text.lstrip().startswith("|"):
             return " ".join(_MARKUP.sub("", self.text).split())
         cells = _cells(self.text)
@@ -61,27 +70,44 @@ def split(text: str) -> tuple[Sentence, ...]:
     found: list[Sentence] = []
     table_head: str | None = None
     in_table = False
+    heading = lead = ""
     for start, end in _blocks(text):
         block = text[start:end]
-        if block.lstrip().startswith("|"):
-            if not in_table:
-                table_head, in_table = None, True
-                following = text[end:].lstrip("\n")
-                if re.match(r"\s*\|[\s|:\-]+\|?\s*(\n|$)", following):
-                    table_head = block
-                    found.append(Sentence(start, end, block, is_heading=True))
-                    continue
-            if not _RULE.fullmatch(block):
-                found.append(Sentence(start, end, block, table_head))
-            continue
-        in_table = False
         if _RULE.fullmatch(block):
             continue
-        if _HEADING.match(block):
+        if block.startswith("|"):
+            if not in_table:
+                in_table = True
+                table_head = block if _MARKDOWN_RULE.match(text[end:].lstrip("\n")) else None
+                if table_head is not None:
+                    found.append(Sentence(start, end, block, is_heading=True))
+                    continue
+            found.append(Sentence(start, end, block, table_head, context=heading))
+            continue
+        in_table = False
+        if _is_heading(block):
+            heading, lead = " ".join(_MARKUP.sub("", block).split()), ""
             found.append(Sentence(start, end, block, is_heading=True))
             continue
-        found.extend(Sentence(a, b, text[a:b]) for a, b in _cut(text, start, end))
+        is_entry = _BLOCK.match(block) is not None
+        context = f"{heading} {lead}".strip() if is_entry else heading
+        sentences = [Sentence(a, b, text[a:b], context=context) for a, b in _cut(text, start, end)]
+        if not is_entry:
+            lead = ""
+        if sentences[-1].text.endswith(":"):
+            lead = sentences[-1].plain
+            sentences[-1] = replace(sentences[-1], is_heading=True)
+        found.extend(sentences)
     return tuple(found)
+
+
+def _is_heading(block: str) -> bool:
+    """A Markdown heading, or a short line alone that does not end like a sentence."""
+    if _HEADING.match(block):
+        return True
+    if "\n" in block or _BLOCK.match(block) or " | " in block or ": " in block:
+        return False
+    return len(block.split()) <= HEADING_WORDS and block[-1] not in ".!?:;,…\"'”’»)"
 
 
 def _blocks(text: str) -> list[tuple[int, int]]:
@@ -90,7 +116,9 @@ def _blocks(text: str) -> list[tuple[int, int]]:
     begin: int | None = None
     last = 0
     position = 0
-    for line in text.split("\n"):
+    lines = text.split("\n")
+    width = max(map(len, lines))
+    for line in lines:
         start, end = position, position + len(line)
         position = end + 1
         if not line.strip():
@@ -98,7 +126,7 @@ def _blocks(text: str) -> list[tuple[int, int]]:
                 blocks.append((begin, last))
                 begin = None
             continue
-        if begin is not None and _starts_new(text[begin:last], line):
+        if begin is not None and _starts_new(text[begin:last], line, width):
             blocks.append((begin, last))
             begin = None
         if begin is None:
@@ -109,14 +137,16 @@ def _blocks(text: str) -> list[tuple[int, int]]:
     return [(a + len(text[a:b]) - len(text[a:b].lstrip()), a + len(text[a:b].rstrip())) for a, b in blocks]
 
 
-def _starts_new(before: str, line: str) -> bool:
+def _starts_new(before: str, line: str, width: int) -> bool:
     previous = before.rsplit("\n", 1)[-1]
-    if _BLOCK.match(line) or previous.lstrip().startswith("|") or _HEADING.match(previous):
+    if _BLOCK.match(line) or _HEADING.match(previous) or " | " in line or " | " in previous:
         return True
     if _ROW.match(line) and ("; " in line or _ROW.match(previous)):
         return True
-    # A short line that does not end like prose is a line of its own: an address, a heading, an entry.
-    return len(previous) < 40 and not line[:1].islower()
+    if line[:1].islower() or previous.rstrip().endswith((",", "-")):
+        return False
+    # A line that stops well before the margin was ended on purpose: an address, a heading, an entry.
+    return len(previous) < 0.6 * min(width, WIDEST)
 
 
 def _cut(text: str, start: int, end: int) -> list[tuple[int, int]]:

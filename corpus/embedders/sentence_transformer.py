@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
@@ -33,7 +34,7 @@ class SentenceTransformerEmbedder:
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True, "torch_dtype": torch.float32},
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelDamaged(f"embedder.model {settings.model!r} in {folder} cannot be loaded: {error}") from error
         own_maximum = int(model.max_seq_length or 512)
         if settings.max_tokens is not None and settings.max_tokens > own_maximum:

@@ -17,8 +17,8 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 
 FINGERPRINTED = (
-    "modules.json", "config.json", "sentence_bert_config.json", "*/config.json", "tokenizer.json", "vocab.txt", "*.model",
-    "*.safetensors", "*/*.safetensors",
+    "modules.json", "config.json", "sentence_bert_config.json", "config_sentence_transformers.json", "*/config.json",
+    "tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.model", "*.safetensors", "*/*.safetensors",
 )  # fmt: skip
 
 

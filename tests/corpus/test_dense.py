@@ -17,7 +17,7 @@ SIZE, DIMENSION = 5000, 48
 def unit(rng: np.random.Generator, size: int) -> Vectors:
     """Random directions."""
     vectors = rng.standard_normal((size, DIMENSION)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 # The job rounds to fp16 before it writes; faiss rounds exact halves the other way than numpy does.

@@ -55,7 +55,7 @@ def found(
     index: LexicalIndex, text: str, groups: Sequence[str] = ("everyone",), facets: dict[str, tuple[str, ...]] | None = None
 ) -> list[int]:
     """The ordinals that a caller in some groups finds."""
-    return index.search(text, 10, LexicalFilter(groups, facets or {}, sees_everything=False))[0].tolist()
+    return list(index.search(text, 10, LexicalFilter(groups, facets or {}, sees_everything=False))[0].tolist())
 
 
 @pytest.mark.parametrize(

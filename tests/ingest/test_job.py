@@ -20,8 +20,9 @@ from corpus.errors import ArchivistError, ConfigError, LockHeld
 from corpus.settings import LabelSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import OpenSnapshot, current_id, open_current, snapshot_ids
 from ingest import job
+from ingest.readers.read import read
 from ingest.report import Event, Report
-from ingest.settings import ChunkingSettings, RuleSettings
+from ingest.settings import ChunkingSettings, JobSettings, RuleSettings
 from tests.conftest import Run
 from tests.making import FILES, contents, job_settings, litter, write_files
 
@@ -177,17 +178,15 @@ def test_other_chunking_makes_everything_anew(site: Path, run: Run) -> None:
 
 def test_what_cannot_be_read_is_listed_and_the_rest_published(tmp_path: Path, run: Run) -> None:
     """Each failing file has a reason and an advice; mended, it drops out; untouched, it stays listed."""
-    source = write_files(
-        tmp_path / "documents",
-        {
-            "good.md": "# Good\n\nThis one is fine.\n",
-            "empty.md": b"",
-            "unknown.xyz": b"what is this",
-            "picture.txt": b"\x89PNG\r\n\x1a\n" + b"\x00" * 50,
-            "bad.pdf": b"%PDF-1.7 and then nothing",
-            "rows.jsonl": '{"id": "1", "text": "Fine."}\n{"id": "2"}\n{"id": "1", "text": "Twice."}\n',
-        },
-    )
+    files: dict[str, str | bytes] = {
+        "good.md": "# Good\n\nThis one is fine.\n",
+        "empty.md": b"",
+        "unknown.xyz": b"what is this",
+        "picture.txt": b"\x89PNG\r\n\x1a\n" + b"\x00" * 50,
+        "bad.pdf": b"%PDF-1.7 and then nothing",
+        "rows.jsonl": '{"id": "1", "text": "Fine."}\n{"id": "2"}\n{"id": "1", "text": "Twice."}\n',
+    }
+    source = write_files(tmp_path / "documents", files)
     (tmp_path / "outside.md").write_text("secret")
     (tmp_path / "folder").mkdir()
     (source / "link.md").symlink_to(tmp_path / "outside.md")
@@ -255,7 +254,7 @@ def test_a_bug_in_a_reader_costs_one_file(site: Path, run: Run, monkeypatch: pyt
         raise ZeroDivisionError("of all things")
 
     write_files(site / "documents", {"new.md": "x", "newer.md": "A newer document.\n"})
-    whole = job.read
+    whole = read
     monkeypatch.setattr(job, "read", lambda name, data: broken(name, data) if name == "new.md" else whole(name, data))
     report = run(job_settings(site / "data", site / "documents"))
     assert reasons(report) == {"new.md": "the reader failed (ZeroDivisionError: of all things)"}
@@ -301,6 +300,13 @@ def test_a_source_of_nothing_but_failures_is_not_published(tmp_path: Path, run: 
     with pytest.raises(ArchivistError, match=r"none of the 1 files(?s:.*)empty\.md: the file is empty"):
         run(job_settings(tmp_path / "data", source))
     assert snapshot_ids(tmp_path / "data") == []
+
+
+def test_a_data_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path, run: Run) -> None:
+    """The error names the folder and why."""
+    source = write_files(tmp_path / "documents", {"a.md": "x"})
+    with pytest.raises(ConfigError, match=r"data_dir .*a\.md/data' cannot be made \(Not a directory\)"):
+        run(job_settings(source / "a.md" / "data", source))
 
 
 def test_no_source_at_all_is_a_configuration_error(tmp_path: Path, run: Run) -> None:
@@ -377,7 +383,7 @@ def test_only_one_run_at_a_time(site: Path, run: Run) -> None:
 
 def test_a_kill_while_embedding_costs_no_vector_twice(tmp_path: Path, run: Run) -> None:
     """Threat A1: what a killed run had embedded stays, the next run embeds the rest, and the result is the same."""
-    files = {f"{number:03}.md": f"# File {number}\n\nSentence {number} speaks of matter {number}.\n" for number in range(400)}
+    files = {f"{number:03}.md": f"# File {number}\n\nSentence {number} speaks of matter {number}.\n" for number in range(240)}
     source = write_files(tmp_path / "documents", files)
     settings = job_settings(tmp_path / "data", source)
     work = tmp_path / "data" / "work" / "embeddings.db"
@@ -401,7 +407,7 @@ def test_a_kill_while_embedding_costs_no_vector_twice(tmp_path: Path, run: Run) 
     np.testing.assert_allclose(_vectors(tmp_path / "data"), _vectors(tmp_path / "clean"), atol=2e-3)
 
 
-def replace_data(settings: job.JobSettings, data_dir: Path) -> job.JobSettings:
+def replace_data(settings: JobSettings, data_dir: Path) -> JobSettings:
     """The same settings with another data folder."""
     return settings.model_copy(update={"data_dir": data_dir})
 

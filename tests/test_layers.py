@@ -1,0 +1,93 @@
+"""Which room may import which, and which library each module alone may import."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("corpus", "ingest", "app", "evaluation", "archivist")
+ALLOWED = {
+    "corpus": {"corpus"},
+    "ingest": {"ingest", "corpus"},
+    "app": {"app", "corpus"},
+    "evaluation": {"evaluation", "app", "ingest", "corpus"},
+    "archivist": set(ROOMS),
+}
+ONLY = {
+    "faiss": {"corpus/dense.py"},
+    "tantivy": {"corpus/lexical.py"},
+    "torch": {"corpus/embedders/sentence_transformer.py"},
+    "sentence_transformers": {"corpus/embedders/sentence_transformer.py"},
+    "transformers": {"corpus/embedders/sentence_transformer.py"},
+    "httpx": {"corpus/egress.py"},
+    "py3langid": {"ingest/language.py"},
+    "sqlalchemy": {"app/state.py"},
+    "prometheus_client": {"app/metrics.py"},
+    "pypdfium2": {"ingest/readers/pdf.py"},
+    "docx": {"ingest/readers/docx.py"},
+    "pptx": {"ingest/readers/pptx.py"},
+    "openpyxl": {"ingest/readers/xlsx.py"},
+    "filelock": {"ingest/job.py"},
+    "typer": {"archivist/cli.py"},
+}
+
+
+def modules() -> list[Path]:
+    """Every module of the product."""
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """A module's path in the repository."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, level=level):
+                assert level == 0, f"{name_of(path)} imports relatively; name the module in full"
+                assert module is not None
+                yield module
+            case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="__import__")):
+                raise AssertionError(f"{name_of(path)} imports by a name made at run time")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
+    """Data flows one way: the job and the service meet in corpus alone."""
+    found = {
+        (name_of(path), name)
+        for path in modules()
+        if name_of(path).startswith(f"{room}/")
+        for name in imported(path)
+        if name.split(".")[0] in ROOMS and name.split(".")[0] not in ALLOWED[room]
+    }
+    assert found == set()
+    assert any(name_of(path).startswith(f"{room}/") for path in modules())
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_a_library_is_imported_in_its_module_alone(library: str) -> None:
+    """What a library raises and needs is known in one place."""
+    assert {name_of(path) for path in modules() for name in imported(path) if name.split(".")[0] == library} == ONLY[library]
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    """Everything else is told what it needs."""
+    found = set()
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Attribute(attr="environ" | "environb" | "getenv" | "putenv"):
+                    found.add(name_of(path))
+                case ast.ImportFrom(module="os", names=names) if {alias.name for alias in names} & {"environ", "getenv"}:
+                    found.add(name_of(path))
+    assert found == {"archivist/settings.py"}
