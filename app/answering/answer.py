@@ -104,7 +104,8 @@ async def _events(
         messages=built.messages,
         label=settings.labels.highest(labels),
         max_tokens=settings.prompt.answer_tokens,
-        question=standalone.question,
+        question=ask.question,
+        standalone=standalone.question,
         passages=passages,
         rarity=await services.compute(rarity, snapshot, scope, standalone.question, passages),
     )

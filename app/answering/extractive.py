@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from app.answering.sentences import Sentence, split, stem_set
@@ -22,7 +22,9 @@ OVERLAP_WEIGHT = 0.8
 RANK_WEIGHT = 0.4
 MARGIN = 0.45
 CONTEXT_SHARE = 0.5
-INTERCEPT, COSINE_WEIGHT, COVERAGE_WEIGHT, THRESHOLD = -5.0, 6.0, 3.0, 0.4
+EARLIER_WORD_WEIGHT = 0.5
+INTERCEPT, COSINE_COEFFICIENT, OVERLAP_COEFFICIENT = -4.96, 5.97, 5.18
+THRESHOLD = 0.25
 NO_ANSWER = "The documents I can see do not answer this."
 
 
@@ -35,14 +37,6 @@ class Candidate:
     overlap: float
     cosine: float = 0.0
     score: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What tells an answerable question: the best sentence's cosine, the question's words that the passages cover."""
-
-    cosine: float
-    coverage: float
 
 
 class ExtractiveBackend:
@@ -59,10 +53,12 @@ class ExtractiveBackend:
         """One `Delta` for each quoted sentence with its marker, then `Finished`; see Backend."""
         candidates = preselect(prompt)
         if candidates:
-            texts = [prompt.question, *(in_context(c, prompt.passages[c.number - 1]) for c in candidates)]
-            vectors = await self._embed(texts)
-            candidates = rank(candidates, (vectors[1:] @ vectors[0]).tolist())
-        if not candidates or answerability(signals_of(prompt, candidates)) < THRESHOLD:
+            asked = list(dict.fromkeys([prompt.question, prompt.standalone]))
+            vectors = await self._embed([*asked, *(in_context(c, prompt.passages[c.number - 1]) for c in candidates)])
+            # A follow-up is as near to an answer as its own words and its whole sense are, on average.
+            cosines = (vectors[len(asked) :] @ vectors[: len(asked)].T).mean(axis=1)
+            candidates = rank(candidates, cosines.tolist())
+        if not candidates or answerability(candidates[0]) < THRESHOLD:
             yield Delta(NO_ANSWER)
             yield Finished(Usage(), abstained=True)
             return
@@ -76,7 +72,7 @@ class ExtractiveBackend:
 
 def preselect(prompt: Prompt) -> list[Candidate]:
     """The sentences worth embedding: those with most of the question's words, those of the first passages before others."""
-    wanted = _Wanted(prompt.question, prompt.rarity)
+    wanted = _Wanted(prompt)
     found = [
         Candidate(number, sentence, _overlap(wanted, sentence, passage))
         for number, passage in enumerate(prompt.passages, start=1)
@@ -127,26 +123,23 @@ def choose(ranked: Sequence[Candidate]) -> list[Candidate]:
     return sorted(chosen, key=lambda c: (c.number, c.sentence.start))
 
 
-def signals_of(prompt: Prompt, ranked: Sequence[Candidate]) -> Signals:
-    """The signals of an answer: see Signals."""
-    texts = [("\n".join([p.title, *p.heading, p.text]), p.language) for p in prompt.passages]
-    covered = _Wanted(prompt.question, prompt.rarity).share_in([(stem_set(text, lang), lang) for text, lang in texts])
-    return Signals(max(c.cosine for c in ranked), covered)
+def answerability(best: Candidate) -> float:
+    """How likely the best sentence answers, 0..1: a logistic model of its nearness in meaning and in words.
 
-
-def answerability(signals: Signals) -> float:
-    """How likely the passages hold an answer, 0..1.
-
-    Source: a logistic model of two signals; docs/decisions/005-abstention.md has the data and the operating point.
+    Source: fitted on XQuAD and MTRAG; docs/decisions/005-abstention.md has the data and the operating point.
     """
-    return 1 / (1 + math.exp(-(INTERCEPT + COSINE_WEIGHT * signals.cosine + COVERAGE_WEIGHT * signals.coverage)))
+    return 1 / (1 + math.exp(-(INTERCEPT + COSINE_COEFFICIENT * best.cosine + OVERLAP_COEFFICIENT * best.overlap)))
 
 
 class _Wanted:
     """The content words of a question with their weights, stemmed once for each language they are looked for in."""
 
-    def __init__(self, question: str, rarity: Mapping[str, float]) -> None:
-        self._weights = {word: rarity.get(word, 1.0) for word in content_words(question, None)}
+    def __init__(self, prompt: Prompt) -> None:
+        own = set(content_words(prompt.question, None))
+        self._weights = {
+            word: prompt.rarity.get(word, 1.0) * (1.0 if word in own else EARLIER_WORD_WEIGHT)
+            for word in content_words(prompt.standalone, None)
+        }
         self._total = sum(self._weights.values())
         self._stems: dict[str | None, list[tuple[str, list[str]]]] = {}
 

@@ -32,6 +32,7 @@ class Prompt:
     label: str
     max_tokens: int
     question: str = ""
+    standalone: str = ""
     passages: tuple[Passage, ...] = ()
     rarity: Mapping[str, float] = field(default_factory=dict)
 
