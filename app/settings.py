@@ -46,7 +46,7 @@ class HistorySettings(Settings):
 
     strategy: Literal["gated", "last_turn", "llm"] = Field(
         default="gated",
-        description="gated = earlier user turns where the question depends on them; last_turn = never; llm = a rewrite by the LLM.",
+        description="gated = earlier user turns where a question needs them; last_turn = none; llm = a rewrite by the LLM.",
     )
     turns: int = Field(default=2, ge=0, le=20, description="Earlier user turns looked at to find passages.")
 
@@ -84,7 +84,7 @@ class ProviderSettings(Settings):
     def _is_http(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"base_url {url!r} must begin with http:// or https:// and name a host")
+            raise ValueError("base_url must begin with http:// or https:// and name a host")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("base_url must not carry a user, a password, a query or a fragment")
         if parts.path.rstrip("/").endswith("/chat/completions"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
+import tempfile
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -206,6 +208,94 @@ def search(
         passage = hit.passage
         _print(f"{rank}. {' › '.join([passage.title, *passage.heading])} ({passage.source})")
         _print("   " + " ".join(passage.text.split())[:200])
+
+
+@app.command("fake-llm")
+def fake_llm(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine only.")] = "127.0.0.1",
+    record: Annotated[Path | None, typer.Option(help="File that every request is appended to, with all that it held.")] = None,
+    mode: Annotated[
+        Literal["reply", "echo", "obey"], typer.Option(help="Say --reply, the prompt, or what it orders.")
+    ] = "reply",
+    reply: Annotated[str, typer.Option(help="The answer.")] = "The fake model says hello.",
+    models: Annotated[list[str] | None, typer.Option("--model", help="A model it knows, not any. Repeatable.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="The key it asks for; without it HTTP 401.")] = None,
+    context_tokens: Annotated[int | None, typer.Option(help="Longest prompt, in words; a longer one gets HTTP 400.")] = None,
+    first_token_delay_s: Annotated[float, typer.Option(help="Seconds before the first token.")] = 0.0,
+    tokens_per_second: Annotated[float | None, typer.Option(help="Speed of the others.")] = None,
+    status: Annotated[int, typer.Option(help="HTTP status, such as 429 or 500.")] = 200,
+    error_message: Annotated[str, typer.Option(help="What an error says.")] = "the fake was told to fail",
+    retry_after: Annotated[str | None, typer.Option(help="Header Retry-After of an error.")] = None,
+    redirect_to: Annotated[str | None, typer.Option(help="Address it redirects to.")] = None,
+    hang: Annotated[
+        Literal["headers", "first_token", "between_tokens"] | None, typer.Option(help="Where it stops for ever.")
+    ] = None,
+    cut_after_tokens: Annotated[int | None, typer.Option(help="Cut the connection after so many tokens.")] = None,
+    end_after_tokens: Annotated[int | None, typer.Option(help="End the stream after so many, as if it were whole.")] = None,
+    malformed_event_after_tokens: Annotated[int | None, typer.Option(help="Then an event that is not JSON.")] = None,
+    error_after_tokens: Annotated[int | None, typer.Option(help="Then an error inside the stream.")] = None,
+    omit_usage: Annotated[bool, typer.Option("--omit-usage", help="No token counts in a stream.")] = False,
+    omit_done: Annotated[bool, typer.Option("--omit-done", help="No [DONE] at a stream's end.")] = False,
+    keep_open: Annotated[bool, typer.Option("--keep-open", help="Never close a stream.")] = False,
+    finish_reason: Annotated[str | None, typer.Option(help="The finish reason it states.")] = None,
+    tool_call: Annotated[bool, typer.Option("--tool-call", help="A tool call in a stream's end.")] = False,
+    refusal: Annotated[bool, typer.Option("--refusal", help="The text comes as a refusal.")] = False,
+    content_type: Annotated[str, typer.Option(help="Content type of a stream.")] = "text/event-stream",
+    huge_answer_bytes: Annotated[int, typer.Option(help="Answer with so many bytes of filler.")] = 0,
+    huge_in_one_event: Annotated[bool, typer.Option("--huge-in-one-event", help="Put them into one event.")] = False,
+) -> None:
+    """Run a stand-in LLM in OpenAI's format on this machine, that misbehaves on command. Nothing of it is intelligent."""
+    from app.llm.fake_server import FakeBehaviour, run_fake_llm
+
+    # Each option but the first three is a field of FakeBehaviour, under its name.
+    knobs = {field.name: context.params[field.name] for field in fields(FakeBehaviour)}
+    behaviour = FakeBehaviour(**{**knobs, "models": tuple(models or ())})
+    print(f"http://{host}:{port}/v1", flush=True)  # noqa: T201 - the command's output
+    run_fake_llm(host, port, behaviour, record)
+
+
+@app.command()
+def bench(
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file; else the handbook's.")] = None,
+    golden: Annotated[Path, typer.Option(help="Golden set of the configured sources.")] = Path("examples/golden.jsonl"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="handbook, latency, first_token, startup, livez or dataset; else all. Repeatable."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="A data set: folder with corpus.jsonl and queries.jsonl.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps what was embedded for the next time.")] = None,
+    real: Annotated[bool, typer.Option("--real", help="Embed the generated corpus; else random vectors.")] = False,
+    misses: Annotated[bool, typer.Option("--misses", help="Print the questions that count against a figure.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where an aim is missed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine: quality on the golden set, latency, start, memory. Starts what it measures; takes minutes."""
+    from app.logs import configure_logs
+    from evaluation.bench.options import Options
+    from evaluation.bench.report import chosen, measure_parts
+
+    configure_logs(logging.WARNING)
+    handbook = Path("examples/handbook.yaml")
+    path = find_config(config or (handbook if handbook.is_file() else None))
+    settings = load_settings(path)
+    parts = chosen(only or [], has_data=data is not None)
+    with tempfile.TemporaryDirectory(prefix="archivist-bench-") as scratch:
+        options = Options(
+            settings=settings.service(), job=settings.job(), config=path, golden=golden, scratch=Path(scratch),
+            data=data, data_dir=data_dir, real=real, say=lambda line: print(line, file=sys.stderr),  # noqa: T201
+        )  # fmt: skip
+        report = measure_parts(parts, options)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        console = Console()
+        Console(width=None if console.is_terminal else 180).print(report.as_table())
+    if misses and not as_json:
+        _print(report.shown_misses())
+    if strict and not report.reached:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @snapshots_app.command("list")

@@ -170,8 +170,11 @@ class LexicalIndex:
         found = [(field, term) for field, analyzer in self._analyzers.items() for term in dict.fromkeys(analyzer.analyze(text))]
         return found + [("identifiers", identifier) for identifier in identifiers(text)]
 
-    def search(self, text: str, limit: int, only: LexicalFilter) -> tuple[Ordinals, NDArray[np.float32]]:
-        """The visible chunks that best match the words of a text, by BM25.
+    def search(
+        self, text: str, limit: int, only: LexicalFilter, *, must_identify: bool = False
+    ) -> tuple[Ordinals, NDArray[np.float32]]:
+        """The visible chunks that best match the words of a text, by BM25; with `must_identify` only those that hold one of
+        its identifiers, none where it has none.
 
         Order: best first; equal scores by ordinal. Words are never read as query syntax.
 
@@ -179,6 +182,9 @@ class LexicalIndex:
         the visible chunks to that among all, so that hidden documents do not weigh terms. What remains of them in a score is
         the average length of a text, which BM25 takes over the whole index.
         """
+        named = [self._term("identifiers", identifier) for identifier in identifiers(text)] if must_identify else []
+        if must_identify and not named:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         clauses = []
         visible = only.query(self._schema)
         counts = None if only.sees_everything else self._count(visible)
@@ -189,7 +195,8 @@ class LexicalIndex:
         if not clauses or limit <= 0:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         words = Query.boolean_query(clauses)
-        query = Query.boolean_query([(Occur.Must, words), (Occur.Must, visible)])
+        required = [Query.boolean_query([(Occur.Should, term) for term in named])] if named else []
+        query = Query.boolean_query([(Occur.Must, part) for part in (words, visible, *required)])
         hits = self._searcher.search(query, limit=limit, count=False).hits
         ordinals = np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
         scores = np.array([score for score, _ in hits], dtype=np.float32)

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import ir_measures
-
 from app.access import Caller
 from app.answering.answer import answer
 from app.answering.retrieve import search
 from app.answering.types import Answer, Ask
 from app.services import Services
+from corpus.errors import ConfigError
 from evaluation.golden import Question
 
 SEARCHED = 50
@@ -68,7 +67,12 @@ def measure(rankings: Sequence[Ranking], measures: Sequence[str], gold_of: Mappi
     """Means of ir-measures' metrics, such as `nDCG@10`, over the answerable questions.
 
     `gold_of` maps a found source to the name by which the gold knows it, where they differ.
+    Raises: ConfigError where ir-measures, which comes with the extra `evaluation`, is not installed.
     """
+    try:
+        import ir_measures
+    except ModuleNotFoundError as error:
+        raise ConfigError("ir-measures is not installed; run `pip install 'archivist[evaluation]'`") from error
     names = gold_of or {}
     judged = [ranking for ranking in rankings if ranking.question.is_answerable]
     qrels = [
@@ -108,9 +112,18 @@ def _has_best(question: Question, sources: Sequence[str]) -> bool:
 
 
 def contains_answer(answered: Answered) -> bool:
-    """Whether any of the answer strings stands in the answer; case, white space and %/percent, €/EUR/euros aside."""
+    """Whether any of the answer strings stands in the answer; case, white space and %/percent, €/EUR/euros aside.
+
+    It must begin where a word or a number begins, and a number must end where it ends: "2 days" does not stand in "12 days".
+    """
     text = normalised(answered.answer.answer)
-    return any(normalised(string) in text for string in answered.question.answers)
+    return any(_stands_in(normalised(string), text) for string in answered.question.answers)
+
+
+def _stands_in(string: str, text: str) -> bool:
+    begin = r"(?<!\w)(?<!\d[.,])" if string[:1].isalnum() else ""
+    end = r"(?![.,]?\d)" if string[-1:].isdigit() else ""
+    return bool(string) and re.search(begin + re.escape(string) + end, text) is not None
 
 
 def normalised(text: str) -> str:

@@ -107,6 +107,7 @@ async def _events(
         question=ask.question,
         standalone=standalone.question,
         passages=passages,
+        nearness=max((hit.cosine for hit in hits if hit.cosine is not None), default=0.0),
         rarity=await services.compute(rarity, snapshot, scope, standalone.question, passages),
     )
     progress.note("prompt", begun)

@@ -46,7 +46,7 @@ def best_span(sentence: str, passage: Passage) -> Sentence:
     def shared(candidate: Sentence) -> float:
         stems = stem_set(candidate.text, passage.language)
         # A long sentence holds more words by its length alone.
-        return (len(wanted & stems) + 2 * len(numbers & figures(candidate.text))) / (8 + len(stems)) ** 0.5
+        return float((len(wanted & stems) + 2 * len(numbers & figures(candidate.text))) / (8 + len(stems)) ** 0.5)
 
     return max(candidates, key=shared)
 

@@ -6,33 +6,38 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from app.answering.sentences import Sentence, split, stem_set
+from app.answering.sentences import Sentence, split, term_set
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from corpus.lexical import stems
+from corpus.lexical import identifiers, stems
 from corpus.types import Passage, Vectors
 from corpus.words import content_words
 
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 
-CANDIDATES = 12
-"""Sentences embedded for an answer. Source: 8 to 24 gave the same answers on 120 XQuAD questions; embedding them is the cost."""
+CANDIDATES = 24
+"""Sentences embedded for an answer: embedding them is the cost of one."""
 MOST_SENTENCES = 4
 MOST_WORDS = 100
 OVERLAP_WEIGHT = 0.8
-RANK_WEIGHT = 0.4
-MARGIN = 0.45
+RANK_WEIGHT = 0.1
+MARGIN = 0.6
 CONTEXT_SHARE = 0.5
+CARRIED_ON = 0.5
+IDENTIFIER_WEIGHT = 2.0
 EARLIER_WORD_WEIGHT = 0.5
-INTERCEPT, COSINE_COEFFICIENT, OVERLAP_COEFFICIENT = -4.96, 5.97, 5.18
-THRESHOLD = 0.25
+INTERCEPT, COSINE_COEFFICIENT, OVERLAP_COEFFICIENT, NEARNESS_COEFFICIENT = -6.03, 2.9, 5.36, 4.81
+THRESHOLD = 0.2
 NO_ANSWER = "The documents I can see do not answer this."
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sentence that may answer. `number` is its passage's; `overlap` 0..1 the share of the question's words it has."""
+    """A sentence that may answer. `number` is its passage's, `position` its own in it; `overlap` 0..1 is the share of the
+    question's words it has.
+    """
 
     number: int
+    position: int
     sentence: Sentence
     overlap: float
     cosine: float = 0.0
@@ -58,7 +63,7 @@ class ExtractiveBackend:
             # A follow-up is as near to an answer as its own words and its whole sense are, on average.
             cosines = (vectors[len(asked) :] @ vectors[: len(asked)].T).mean(axis=1)
             candidates = rank(candidates, cosines.tolist())
-        if not candidates or answerability(candidates[0]) < THRESHOLD:
+        if not candidates or answerability(candidates[0], prompt.nearness) < THRESHOLD:
             yield Delta(NO_ANSWER)
             yield Finished(Usage(), abstained=True)
             return
@@ -74,18 +79,34 @@ def preselect(prompt: Prompt) -> list[Candidate]:
     """The sentences worth embedding: those with most of the question's words, those of the first passages before others."""
     wanted = _Wanted(prompt)
     found = [
-        Candidate(number, sentence, _overlap(wanted, sentence, passage))
+        Candidate(number, position, sentence, _overlap(wanted, sentence, passage))
         for number, passage in enumerate(prompt.passages, start=1)
-        for sentence in split(passage.text)
-        if not sentence.is_heading
+        for position, sentence in enumerate(split(passage.text))
+        if not sentence.is_heading and not _is_fragment(sentence, passage)
     ]
-    return sorted(found, key=lambda c: (-(c.overlap + 0.5 / c.number), c.number, c.sentence.start))[:CANDIDATES]
+    worth = _carried_on(found, [c.overlap + 0.5 / c.number for c in found])
+    order = sorted(range(len(found)), key=lambda i: (-worth[i], found[i].number, found[i].position))
+    return [found[i] for i in order[:CANDIDATES]]
+
+
+def _carried_on(candidates: Sequence[Candidate], scores: Sequence[float]) -> list[float]:
+    """The scores, with those of sentences that follow a better one raised half way: what is asked about is named once, and
+    what is said of it often stands in the sentence after.
+    """
+    by_place = {(c.number, c.position): score for c, score in zip(candidates, scores, strict=True)}
+    before = [by_place.get((c.number, c.position - 1), score) for c, score in zip(candidates, scores, strict=True)]
+    return [score + CARRIED_ON * max(0.0, previous - score) for score, previous in zip(scores, before, strict=True)]
+
+
+def _is_fragment(sentence: Sentence, passage: Passage) -> bool:
+    """Whether a sentence is the rest of one that began in the passage before."""
+    return sentence.start == 0 and passage.start > 0 and sentence.text[:1].islower()
 
 
 def _overlap(wanted: _Wanted, sentence: Sentence, passage: Passage) -> float:
     """The share of the question's words in a sentence; those that only stand above it count half."""
-    own = stem_set(sentence.plain, passage.language)
-    above = stem_set(_above(sentence, passage), passage.language)
+    own = term_set(sentence.plain, passage.language)
+    above = term_set(_above(sentence, passage), passage.language)
     there = wanted.share_in([(own, passage.language)])
     return there + CONTEXT_SHARE * (wanted.share_in([(own | above, passage.language)]) - there)
 
@@ -102,11 +123,12 @@ def in_context(candidate: Candidate, passage: Passage) -> str:
 
 def rank(candidates: Sequence[Candidate], cosines: Sequence[float]) -> list[Candidate]:
     """Score by meaning, words and the passage's rank; best first."""
+    own = [cosine + OVERLAP_WEIGHT * c.overlap + RANK_WEIGHT / c.number for c, cosine in zip(candidates, cosines, strict=True)]
     scored = [
-        replace(c, cosine=cosine, score=cosine + OVERLAP_WEIGHT * c.overlap + RANK_WEIGHT / c.number)
-        for c, cosine in zip(candidates, cosines, strict=True)
+        replace(c, cosine=cosine, score=score)
+        for c, cosine, score in zip(candidates, cosines, _carried_on(candidates, own), strict=True)
     ]
-    return sorted(scored, key=lambda c: (-c.score, c.number, c.sentence.start))
+    return sorted(scored, key=lambda c: (-c.score, c.number, c.position))
 
 
 def choose(ranked: Sequence[Candidate]) -> list[Candidate]:
@@ -120,15 +142,17 @@ def choose(ranked: Sequence[Candidate]) -> list[Candidate]:
             break
         if all(plain != other.sentence.plain for other in chosen):
             chosen.append(candidate)
-    return sorted(chosen, key=lambda c: (c.number, c.sentence.start))
+    return sorted(chosen, key=lambda c: (c.number, c.position))
 
 
-def answerability(best: Candidate) -> float:
-    """How likely the best sentence answers, 0..1: a logistic model of its nearness in meaning and in words.
+def answerability(best: Candidate, nearness: float) -> float:
+    """How likely the passages answer, 0..1: a logistic model of the best sentence's nearness in meaning and in words, and of
+    the nearest passage's in meaning.
 
-    Source: fitted on XQuAD and MTRAG; docs/decisions/005-abstention.md has the data and the operating point.
+    Source: fitted on XQuAD and MTRAG-UN; docs/decisions/005-abstention.md has the data and the operating point.
     """
-    return 1 / (1 + math.exp(-(INTERCEPT + COSINE_COEFFICIENT * best.cosine + OVERLAP_COEFFICIENT * best.overlap)))
+    signals = COSINE_COEFFICIENT * best.cosine + OVERLAP_COEFFICIENT * best.overlap + NEARNESS_COEFFICIENT * nearness
+    return 1 / (1 + math.exp(-(INTERCEPT + signals)))
 
 
 class _Wanted:
@@ -140,6 +164,9 @@ class _Wanted:
             word: prompt.rarity.get(word, 1.0) * (1.0 if word in own else EARLIER_WORD_WEIGHT)
             for word in content_words(prompt.standalone, None)
         }
+        # A form number or an error code says exactly what is meant: it weighs more than any word.
+        heaviest = IDENTIFIER_WEIGHT * max(self._weights.values(), default=1.0)
+        self._weights |= dict.fromkeys(identifiers(prompt.question), heaviest)
         self._total = sum(self._weights.values())
         self._stems: dict[str | None, list[tuple[str, list[str]]]] = {}
 
@@ -154,7 +181,7 @@ class _Wanted:
 
     def _in(self, language: str | None) -> list[tuple[str, list[str]]]:
         if language not in self._stems:
-            self._stems[language] = [(word, stems(word, language)) for word in self._weights]
+            self._stems[language] = [(word, [word] if identifiers(word) else stems(word, language)) for word in self._weights]
         return self._stems[language]
 
 

@@ -39,12 +39,16 @@ class Prompts:
             path = settings.folder / name
             try:
                 texts[name] = path.read_text(encoding="utf-8").strip()
-                found = {field for _, field, _, _ in string.Formatter().parse(texts[name]) if field is not None} if fields else set()
+                # A file without fields is used as it is, so braces mean nothing in it.
+                parsed = string.Formatter().parse(texts[name]) if fields else ()
+                found = {field for _, field, _, _ in parsed if field is not None}
             except (OSError, UnicodeDecodeError, ValueError) as error:
                 raise ConfigError(f"prompt file {str(path)!r} cannot be used: {error}") from error
             if found != fields:
                 wanted = ", ".join(f"{{{field}}}" for field in sorted(fields))
-                raise ConfigError(f"prompt file {str(path)!r} must hold {wanted} and no other field in braces; double a brace to show one")
+                raise ConfigError(
+                    f"prompt file {str(path)!r} must hold {wanted} and no other field in braces; double a brace to show one"
+                )
         digest = hashlib.sha256("\x00".join(texts[name] for name in sorted(texts)).encode()).hexdigest()
         return Prompts(texts["system.txt"], texts["passages.txt"], texts["rewrite.txt"], digest[:12])
 
@@ -89,7 +93,7 @@ def build(
     left = budget_tokens - cost(system) - cost(prompts.passages.format(passages="", question=question))
     if left < 0:
         raise Invalid(
-            f"the question and the instructions leave no room: they are {-left} tokens over prompt.budget_tokens {budget_tokens}; "
+            f"the question and the instructions are {-left} tokens over prompt.budget_tokens {budget_tokens}; "
             "shorten them, or raise it",
             "question",
         )

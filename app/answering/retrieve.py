@@ -63,9 +63,7 @@ def _ms_since(started: float) -> float:
     return round((time.perf_counter() - started) * 1000, 2)
 
 
-def rarity(
-    snapshot: OpenSnapshot, scope: Scope, question: str, passages: tuple[Passage, ...]
-) -> dict[str, float]:
+def rarity(snapshot: OpenSnapshot, scope: Scope, question: str, passages: tuple[Passage, ...]) -> dict[str, float]:
     """How rare each content word of a question is among what the caller may see, in the passages' languages."""
     languages = {passage.language for passage in passages}
     return {

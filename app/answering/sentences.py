@@ -17,6 +17,7 @@ _BLOCK = re.compile(r"\s*(?:[-*+•‣]\s|\d{1,3}[.)]\s|\||#{1,6}\s|>\s|```)")
 _ROW = re.compile(r"[^.:;!?\n]{1,40}: \S")
 _RULE = re.compile(r"[\s|:\-=*_+]*")
 _MARKDOWN_RULE = re.compile(r"\|?\s*:?-{2,}[\s|:\-]*(?:\n|$)")
+_NUMBERED = re.compile(r"\d{1,3}(?:\.\d{1,3})*[.)]?\s")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
 _ABBREVIATION = re.compile(
@@ -70,8 +71,10 @@ def split(text: str) -> tuple[Sentence, ...]:
     found: list[Sentence] = []
     table_head: str | None = None
     in_table = False
+    row_head: str | None = None
     heading = lead = ""
-    for start, end in _blocks(text):
+    blocks = _blocks(text)
+    for (start, end), following in zip(blocks, [*blocks[1:], (len(text), len(text))], strict=True):
         block = text[start:end]
         if _RULE.fullmatch(block):
             continue
@@ -85,7 +88,16 @@ def split(text: str) -> tuple[Sentence, ...]:
             found.append(Sentence(start, end, block, table_head, context=heading))
             continue
         in_table = False
-        if _is_heading(block):
+        if " | " in block:
+            next_is_row = " | " in text[slice(*following)]
+            # A run of rows that begins within the text begins with its header.
+            is_head = row_head is None and next_is_row and start > 0
+            row_head = block if is_head else row_head or ""
+            context = f"{heading} {row_head}".strip()
+            found.append(Sentence(start, end, block, is_heading=is_head, context="" if is_head else context))
+            continue
+        row_head = None
+        if _is_heading(block, text[slice(*following)]):
             heading, lead = " ".join(_MARKUP.sub("", block).split()), ""
             found.append(Sentence(start, end, block, is_heading=True))
             continue
@@ -101,11 +113,14 @@ def split(text: str) -> tuple[Sentence, ...]:
     return tuple(found)
 
 
-def _is_heading(block: str) -> bool:
-    """A Markdown heading, or a short line alone that does not end like a sentence."""
+def _is_heading(block: str, following: str) -> bool:
+    """A Markdown heading, or a short line alone that does not end like a sentence; numbered, if the next block is not."""
     if _HEADING.match(block):
         return True
-    if "\n" in block or _BLOCK.match(block) or " | " in block or ": " in block:
+    numbered = _NUMBERED.match(block)
+    if numbered is not None and _NUMBERED.match(following):
+        return False
+    if "\n" in block or (_BLOCK.match(block) and numbered is None) or " | " in block or ": " in block:
         return False
     return len(block.split()) <= HEADING_WORDS and block[-1] not in ".!?:;,…\"'”’»)"
 
@@ -155,6 +170,8 @@ def _cut(text: str, start: int, end: int) -> list[tuple[int, int]]:
     for match in _END.finditer(text, start, end):
         if _ABBREVIATION.search(text, max(begin, match.start() - 12), match.end()):
             continue
+        if text[begin : match.start()].isdigit():  # the number of an entry
+            continue
         spans.append((begin, match.end()))
         begin = match.end() + len(text[match.end() : end]) - len(text[match.end() : end].lstrip())
     if begin < end:
@@ -177,6 +194,12 @@ def _shorten(text: str, start: int, end: int) -> list[tuple[int, int]]:
 def stem_set(text: str, language: str | None) -> frozenset[str]:
     """All stems of a text."""
     return frozenset(stems(text, language))
+
+
+@lru_cache(maxsize=8192)
+def term_set(text: str, language: str | None) -> frozenset[str]:
+    """All stems and all identifiers of a text."""
+    return stem_set(text, language) | frozenset(identifiers(text))
 
 
 def content_stems(text: str, language: str | None) -> list[str]:

@@ -34,6 +34,7 @@ class Prompt:
     question: str = ""
     standalone: str = ""
     passages: tuple[Passage, ...] = ()
+    nearness: float = 0.0
     rarity: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -1,0 +1,1 @@
+"""What `archivist bench` measures: one file a part, each of which starts what it measures and returns figures."""
