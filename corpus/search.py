@@ -99,9 +99,11 @@ class Searcher:
             candidate = candidates.setdefault(ordinal, _Candidate())
             candidate.score += weight / (self._settings.rrf_k + rank)
             candidate.lexical_rank = min(rank, candidate.lexical_rank or rank)
-        exact = self._lexical.search(query.text, self._settings.candidates, only, must_identify=True)[0]
+        weight = self._settings.identifier_weight * query.weight
+        if weight == 0:
+            return
+        exact, _ = self._lexical.search(query.text, self._settings.candidates, only, must_identify=True)
         for rank, ordinal in enumerate(exact[mask[exact]].tolist(), start=1):
-            weight = self._settings.identifier_weight * query.weight
             candidates.setdefault(ordinal, _Candidate()).score += weight / (self._settings.rrf_k + rank)
 
     def _hits(self, ranked: list[int], candidates: dict[int, _Candidate], top_k: int) -> list[Hit]:

@@ -72,14 +72,17 @@ def test_the_right_document_comes_first(search: Searcher, embedder: Embedder, te
 
 @pytest.mark.parametrize("text", QUESTIONS)
 def test_the_fusion_is_that_of_reciprocal_ranks(snapshot: OpenSnapshot, embedder: Embedder, text: str) -> None:
-    """Scores and order are those computed by hand from the two rankings, with their weights."""
-    weights = {"dense_weight": 0.7, "lexical_weight": 1.6, "rrf_k": 10, "fold_near_duplicates": False}
+    """Scores and order are those computed by hand from the rankings, with their weights."""
+    weights = {"dense_weight": 0.7, "lexical_weight": 1.6, "identifier_weight": 1.3, "rrf_k": 10, "fold_near_duplicates": False}
     asked = query(embedder, text)
     mask = snapshot.store.mask(("everyone",), {})
     dense, cosines = snapshot.dense.search(asked.vector, 100, mask)
     lexical, _ = snapshot.lexical.search(text, 100, LexicalFilter(("everyone",), {}, sees_everything=False))
+    everyone = LexicalFilter(("everyone",), {}, sees_everything=False)
+    exact, _ = snapshot.lexical.search(text, 100, everyone, must_identify=True)
+    assert (len(exact) > 0) == (text == "E-4410"), "one of the questions names an identifier"
     scores: dict[int, float] = {}
-    for weight, ordinals in ((0.7, dense), (1.6, lexical)):
+    for weight, ordinals in ((0.7, dense), (1.6, lexical), (1.3, exact)):
         for rank, ordinal in enumerate(ordinals.tolist(), start=1):
             scores[ordinal] = scores.get(ordinal, 0.0) + weight / (10 + rank)
     expected = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:50]

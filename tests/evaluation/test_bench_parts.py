@@ -76,7 +76,7 @@ def test_a_golden_set_is_counted_by_hand() -> None:
         ],
         last_turns=[Ranking(FOLLOW_UP, ("x",)), Ranking(MADE_UP, ("a",))],
         answers=[
-            gave(PLAIN, "Yes, indeed. [1]"), gave(FOLLOW_UP, "Nothing.", abstained=True), gave(SWITCH, "Maybe. [1]"),
+            gave(PLAIN, "Yes, indeed. [1]"), gave(FOLLOW_UP, "Silence.", abstained=True), gave(SWITCH, "Maybe. [1]"),
             gave(NOWHERE, "Nothing.", abstained=True), gave(MADE_UP, "Surely. [1]"),
         ],
     )  # fmt: skip
