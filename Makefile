@@ -26,7 +26,7 @@ DESCRIBED := pyproject.toml constraints.txt
 # Exit code 3 of ingest is "done, with documents that failed": they are listed, the others can be asked about.
 run: install
 	@$(BIN)/archivist ingest --config $(CONFIG) || [ $$? -eq 3 ]
-	@$(BIN)/archivist serve --config $(CONFIG) --port $(PORT)
+	@$(BIN)/archivist serve --config $(CONFIG) --port $(PORT) --example 'How many days does a working student get?'
 
 install: $(VENV)/.installed
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from app.listening import bound_socket
 from app.logs import configure_logs
 from app.middleware import Gate, Requests
 from app.requests import add_error_handlers
@@ -22,7 +23,7 @@ from app.routes.shared import Busy
 from app.schemas import ProblemDetails
 from app.services import Services, build_services
 from app.settings import ServerSettings, ServiceSettings
-from corpus.errors import ArchivistError, ConfigError
+from corpus.errors import ArchivistError
 
 WEB = Path(__file__).parent / "web"
 
@@ -91,27 +92,12 @@ def serve(settings: ServiceSettings, on_ready: Callable[[str], None] = lambda ad
     One process: what is busy and what is in use is known to it alone.
     Raises: ConfigError (the address is taken, too), EmbedderError, StateError; ArchivistError where it could not start.
     """
-    with closing(_bound(settings.server)) as listener:
+    with closing(bound_socket(settings.server.host, settings.server.port)) as listener:
         configure_logs()
         server = _Server(server_config(create_app(settings), settings.server), on_ready)
         server.run(sockets=[listener])
     if not server.started:
         raise ArchivistError("the service did not start; the log says why")
-
-
-def _bound(server: ServerSettings) -> socket.socket:
-    """A socket at the configured address, taken before the model is loaded, so that a port in use is known at once."""
-    host = server.host.strip("[]")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, server.port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"cannot listen on {host!r}, port {server.port}: {error.strerror}; choose another server.host or server.port"
-        ) from error
-    return listener
 
 
 def server_config(app: FastAPI, server: ServerSettings) -> uvicorn.Config:

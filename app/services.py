@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -49,7 +51,9 @@ class Services:
 
     async def compute(self, function: Callable[..., T], *values: object) -> T:
         """Run plain synchronous work off the event loop: the one place where that happens."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *values)
+        # With the context of the request, so that what is logged in the thread has the request's id.
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, function, *values))
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of questions or sentences. Shapes: (len(texts), dimension)."""

@@ -43,7 +43,7 @@ class SnapshotHolder:
         with self._lock:
             served = self._served
             if served is None:
-                raise self._problem or NoSnapshot(str(self._data_dir))
+                raise _again(self._problem or NoSnapshot(str(self._data_dir)))
             served.readers += 1
         try:
             yield served.snapshot
@@ -81,13 +81,14 @@ class SnapshotHolder:
             named = f"damaged {error.snapshot}"
         if named is None or named == self._seen:
             return False
-        self._seen = named
         try:
             opened, problem = self._open()
         except (NoSnapshot, SnapshotDamaged, EmbedderMismatch) as error:
+            self._seen = named
             _log.error("snapshot cannot be served", action="snapshot_refused", snapshot=named, error=str(error))
             self._note(error)
             return False
+        self._seen = named
         return self._swap(opened, problem)
 
     def _open(self) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
@@ -129,3 +130,10 @@ class SnapshotHolder:
             served, self._served = self._served, None
         if served is not None:
             served.snapshot.close()
+
+
+def _again(problem: ArchivistError) -> ArchivistError:
+    """A new instance of an error that is kept: each time that one instance is raised, its traceback grows."""
+    fresh = type(problem).__new__(type(problem), *problem.args)
+    fresh.__dict__.update(problem.__dict__)
+    return fresh

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from app.settings import ServiceSettings
 from archivist import progress, reference
 from archivist.settings import Settings, find_config, load_settings
 from corpus.errors import ArchivistError, ConfigError, LockHeld
-from corpus.types import Message
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DOCUMENTS_FAILED, EXIT_LOCKED = 1, 2, 3, 5
 
@@ -104,6 +104,7 @@ def serve(
     data: DataOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    example: Annotated[str, typer.Option(help="Question of the curl line that is printed.")] = "your question",
 ) -> None:
     """Answer over HTTP, with a page at /."""
     from app.main import serve as run_service
@@ -111,12 +112,14 @@ def serve(
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     flags = {"server": given} if given else {}
     settings = _settings(config, data, **flags).service()
-    run_service(settings, on_ready=lambda address: _print(_welcome(address, has_key=settings.server.api_key is not None)))
+    run_service(
+        settings, on_ready=lambda address: _print(_welcome(address, example, has_key=settings.server.api_key is not None))
+    )
 
 
-def _welcome(address: str, *, has_key: bool) -> str:
+def _welcome(address: str, example: str, *, has_key: bool) -> str:
     key = " -H 'Authorization: Bearer '$ARCHIVIST_SERVER__API_KEY" if has_key else ""
-    body = '{"question": "How many days of leave do I get?"}'
+    body = json.dumps({"question": example}, ensure_ascii=False).replace("'", "'\\''")
     return (
         f"Archivist answers at {address}/\n"
         f"Ask from the command line:\n  curl -s {address}/v1/ask{key} -H 'Content-Type: application/json' -d '{body}'"
@@ -137,14 +140,16 @@ def ask(
     from app.access import LOCAL_OWNER, Caller
     from app.answering.answer import answer
     from app.answering.types import Answer, Ask
+    from app.logs import configure_logs
     from app.services import build_services
 
+    configure_logs(logging.WARNING)
     settings = _settings(config, data).service()
 
     async def whole() -> Answer:
         services = build_services(settings)
-        await services.start()
         try:
+            await services.start()
             caller = Caller(LOCAL_OWNER, settings.server.groups)
             asked = Ask(question, conversation_id=conversation, provider=provider, top_k=top_k)
             async with aclosing(answer(services, caller, asked)) as events:
@@ -167,7 +172,11 @@ def ask(
     _print(f"  conversation {found.conversation_id}")
 
 
-def _check_question(question: str, settings: Settings | Any) -> None:
+def _check_question(question: str, settings: ServiceSettings) -> None:
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("the question is not UTF-8; set the terminal's encoding to it") from error
     if not question.strip():
         raise ConfigError("the question is empty; put it in quotes behind the command")
     most = settings.server.max_question_chars
@@ -184,7 +193,6 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find passages without a running service."""
-    from app.answering.history import understand
     from corpus.embedders.embedder import open_embedder
     from corpus.search import Query, Scope
     from corpus.snapshot import open_current
@@ -195,10 +203,8 @@ def search(
     try:
         embedder = open_embedder(settings.embedder, threads=settings.embedder.query_threads)
         snapshot.require(embedder.fingerprint, embedder.model)
-        standalone = understand(query, [Message("user", query)][:0], 0)
-        vectors = embedder.embed_queries([text for text, _ in standalone.searches])
-        queries = [Query(text, vector, weight) for (text, weight), vector in zip(standalone.searches, vectors, strict=True)]
-        hits = snapshot.search.search(queries, Scope(settings.server.groups), top_k)
+        vector = embedder.embed_queries([query])[0]
+        hits = snapshot.search.search([Query(query, vector)], Scope(settings.server.groups), top_k)
     finally:
         snapshot.close()
     if as_json:
@@ -252,8 +258,8 @@ def fake_llm(
     # Each option but the first three is a field of FakeBehaviour, under its name.
     knobs = {field.name: context.params[field.name] for field in fields(FakeBehaviour)}
     behaviour = FakeBehaviour(**{**knobs, "models": tuple(models or ())})
-    print(f"http://{host}:{port}/v1", flush=True)  # noqa: T201 - the command's output
-    run_fake_llm(host, port, behaviour, record)
+    # Flushed: whoever started it may wait for this line.
+    run_fake_llm(host, port, behaviour, record, on_ready=lambda base_url: print(base_url, flush=True))  # noqa: T201
 
 
 @app.command()

@@ -35,6 +35,9 @@ BROKEN = re.compile(r"[./-]{2,}")
 IDENTIFIER_WEIGHT = 2.0
 """An exact identifier counts as a word that is this much rarer than it is: two words that also match by chance must not win."""
 
+IDENTIFYING, IDENTIFYING_SHARE = 10, 0.002
+"""An identifier singles something out where at most this many chunks, or this share of them, hold it."""
+
 
 def field_of(language: str | None) -> str:
     """The index field that holds texts of a language, such as `text_german`."""
@@ -182,7 +185,7 @@ class LexicalIndex:
         the visible chunks to that among all, so that hidden documents do not weigh terms. What remains of them in a score is
         the average length of a text, which BM25 takes over the whole index.
         """
-        named = [self._term("identifiers", identifier) for identifier in identifiers(text)] if must_identify else []
+        named = self._identifying(text) if must_identify else []
         if must_identify and not named:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         clauses = []
@@ -202,6 +205,15 @@ class LexicalIndex:
         scores = np.array([score for score, _ in hits], dtype=np.float32)
         order = np.lexsort((ordinals, -scores))
         return ordinals[order], scores[order]
+
+    def _identifying(self, text: str) -> list[Query]:
+        """The identifiers of a text that single something out: a token that stands in many chunks is a word like others."""
+        most = max(IDENTIFYING, int(self.size * IDENTIFYING_SHARE))
+        return [
+            self._term("identifiers", identifier)
+            for identifier in identifiers(text)
+            if 0 < int(self._searcher.doc_freq("identifiers", identifier)) <= most
+        ]
 
     def rarity(self, term: str, language: str | None, only: LexicalFilter) -> float:
         """The inverse document frequency of a stemmed term among the visible chunks; the highest where none has it."""

@@ -72,7 +72,7 @@ class SearchSettings(Settings):
     dense_weight: float = Field(default=1.0, ge=0, description="Weight of the dense ranking in the fusion.")
     lexical_weight: float = Field(default=1.0, ge=0, description="Weight of the lexical ranking in the fusion.")
     identifier_weight: float = Field(
-        default=2.0, ge=0, description="Weight of the ranking of chunks that hold a form number or code of the question."
+        default=1.0, ge=0, description="Weight of the ranking of chunks that hold a form number or code of the question."
     )
     fold_near_duplicates: bool = Field(
         default=True, description="Whether only the best of several nearly identical passages is shown."

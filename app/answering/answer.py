@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NO_PASSAGES = "I found nothing in the documents you may see."
 
-TOKENS_OF_OTHERS = 1.2
+TOKENS_OF_OTHERS = 1.3
 """Tokens of an LLM for one of the embedder's, on the safe side. Source: measured, docs/decisions/006-token-budget.md."""
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.answering.sentences import Sentence, content_stems, figures, share_found, split, stem_set
+from app.answering.sentences import LONGEST, Sentence, content_stems, figures, share_found, split, stem_set
 from app.answering.types import Citation
 from corpus.types import Passage
 
@@ -16,9 +16,10 @@ ENOUGH = 0.4
 LONGEST_HELD = 40
 NO_ANSWER_MARKER = "none"
 
-_MARKER = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*|none)\s*\]", re.IGNORECASE)
+MARKER = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*|none)\s*\]", re.IGNORECASE)
 _MIGHT_BECOME_MARKER = re.compile(r"\[\s*(?:[\d,;\s]*|n|no|non|none\s*)$", re.IGNORECASE)
-_BOUNDARY = re.compile(r"[.!?…:]+[\"'”’»)]*\s+|\n+")
+_BOUNDARY = re.compile(r"(?<![.!?…:])[.!?…:]++[\"'”’»)]*+\s++|\n++")
+_CLOSING = frozenset(".,;:!?…)]}\"'”’»\n")
 
 
 def supports(sentence: str, passage: Passage) -> bool:
@@ -88,6 +89,8 @@ class MarkerFilter:
     _held: str = ""
     _sentence: str = ""
     _spaces: str = ""
+    _gap: bool = False
+    _begun: bool = False
 
     def feed(self, text: str) -> str:
         """The part of the answer that can be shown now."""
@@ -99,58 +102,88 @@ class MarkerFilter:
         return self._release(final=True)
 
     def _release(self, *, final: bool) -> str:
-        out = ""
-        while self._held:
-            bracket = self._held.find("[")
+        out: list[str] = []
+        held, position = self._held, 0
+        while position < len(held):
+            bracket = held.find("[", position)
             if bracket < 0:
-                out += self._pass(self._held)
-                self._held = ""
+                bracket = len(held)
+            out.append(self._pass(held[position:bracket]))
+            position = bracket
+            if position == len(held):
                 break
-            out += self._pass(self._held[:bracket])
-            self._held = self._held[bracket:]
-            match = _MARKER.match(self._held)
+            match = MARKER.match(held, position, position + LONGEST_HELD)
             if match:
-                out += self._check(match.group(1))
-                self._held = self._held[match.end() :]
-            elif not final and len(self._held) < LONGEST_HELD and _MIGHT_BECOME_MARKER.match(self._held):
+                out.append(self._check(match.group(1)))
+                position = match.end()
+            elif not final and len(held) - position < LONGEST_HELD and _MIGHT_BECOME_MARKER.match(held, position):
                 break
             else:
-                out += self._pass("[")
-                self._held = self._held[1:]
-        # White space before a marker is held with it: a marker that is dropped leaves no gap.
-        return out + (self._take_spaces() if final else "")
+                out.append(self._pass("["))
+                position += 1
+        self._held = held[position:]
+        if final and not self._gap:
+            out.append(self._take_spaces())
+        return "".join(out)
 
     def _pass(self, text: str) -> str:
-        if not text:
-            return ""
-        text = self._take_spaces() + text
-        kept = text.rstrip(" ")
+        """The text without the spaces at its end, which are held with a marker that may follow."""
+        text = self._spaces + text
+        if self._gap:
+            words = text.lstrip(" ")
+            if not words:
+                self._spaces = text[:1]
+                return ""
+            closes = words[0] in _CLOSING or not self._begun
+            text = words if closes or words == text else f" {words}"
+        kept = text[: max(len(text.rstrip(" ")), len(text) - LONGEST_HELD)]
         self._spaces = text[len(kept) :]
+        if not kept:
+            return ""
+        self._gap, self._begun = False, not kept.endswith("\n")
         self._note(kept)
         return kept
 
     def _take_spaces(self) -> str:
+        """The spaces held. Those on both sides of a marker that was dropped are one, and none where a line begins."""
         spaces, self._spaces = self._spaces, ""
+        if self._gap:
+            spaces = " " if spaces and self._begun else ""
         return spaces
 
     def _note(self, text: str) -> None:
-        """Keep the sentence that a following marker belongs to: the last one that has words."""
+        """Keep the sentence that a following marker belongs to: the last one that has words.
+
+        Of one that never ends only the end is kept, so that no token costs more than the one before.
+        """
         pieces = _BOUNDARY.split(self._sentence + text)
         with_words = [piece for piece in pieces if re.search(r"\w", piece)]
-        ended = not re.search(r"\w", pieces[-1])
-        self._sentence = (with_words[-1] + ". ") if ended and with_words else (with_words[-1] if with_words else "")
+        if not with_words:
+            self._sentence = ""
+        elif with_words[-1] is pieces[-1]:
+            self._sentence = pieces[-1][-LONGEST:]
+        else:
+            self._sentence = f"{with_words[-1][-LONGEST:]}. {pieces[-1][-LONGEST_HELD:]}"
 
     def _check(self, marker: str) -> str:
+        """What is shown of a marker: one for each of its numbers whose passage supports the sentence."""
+        shown: list[int] = []
         if marker.lower() == NO_ANSWER_MARKER:
             self.abstained = True
-            self._spaces = ""
+        else:
+            shown = [number for number in map(int, re.findall(r"\d+", marker)) if self._is_supported(number)]
+        if not shown:
+            # No gap is left where it stood: see _pass.
+            self._gap = True
             return ""
-        out = ""
-        for number in (int(digits) for digits in re.findall(r"\d+", marker)):
-            if not 1 <= number <= len(self.passages) or not supports(self._sentence, self.passages[number - 1]):
-                self.dropped += 1
-                continue
+        for number in shown:
             passage = self.passages[number - 1]
             self.citations.append(cite(number, passage, best_span(self._sentence, passage)))
-            out += f"[{number}]"
-        return self._take_spaces() + out if out else ""
+        spaces = self._take_spaces()
+        self._gap, self._begun = False, True
+        return spaces + "".join(f"[{number}]" for number in shown)
+
+    def _is_supported(self, number: int) -> bool:
+        held = 1 <= number <= len(self.passages) and supports(self._sentence, self.passages[number - 1])
+        self.dropped += not held
+        return held

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from app.answering.citations import MARKER
 from app.answering.sentences import Sentence, split, term_set
 from app.llm.backend import Delta, Finished, Prompt, Usage
 from corpus.lexical import identifiers, stems
@@ -20,7 +21,8 @@ MOST_SENTENCES = 4
 MOST_WORDS = 100
 OVERLAP_WEIGHT = 0.8
 RANK_WEIGHT = 0.1
-MARGIN = 0.6
+KEPT = 0.7
+"""The share of the best score that another sentence must have. Source: on XQuAD as many answers as without, in fewer words."""
 CONTEXT_SHARE = 0.5
 CARRIED_ON = 0.5
 IDENTIFIER_WEIGHT = 2.0
@@ -138,7 +140,7 @@ def choose(ranked: Sequence[Candidate]) -> list[Candidate]:
     for candidate in ranked:
         plain = candidate.sentence.plain
         words += len(plain.split())
-        if chosen and (words > MOST_WORDS or len(chosen) == MOST_SENTENCES or candidate.score < ranked[0].score - MARGIN):
+        if chosen and (words > MOST_WORDS or len(chosen) == MOST_SENTENCES or candidate.score < KEPT * ranked[0].score):
             break
         if all(plain != other.sentence.plain for other in chosen):
             chosen.append(candidate)
@@ -186,4 +188,6 @@ class _Wanted:
 
 
 def _ended(text: str) -> str:
+    # A number in brackets that a document has would be taken for a marker of ours.
+    text = MARKER.sub(r"(\1)", text)
     return text if text[-1:] in ".!?…" else f"{text}."

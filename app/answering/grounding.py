@@ -10,7 +10,7 @@ from app.answering.sentences import split
 from app.answering.types import Grounding
 from corpus.types import Passage
 
-_MARKERS = re.compile(r"\s*\[\d{1,3}\]")
+_MARKERS = re.compile(r"(?:(?<!\s)\s+)?\[\d{1,3}\]")
 
 
 def ground(answer: str, passages: Sequence[Passage]) -> Grounding:

@@ -19,7 +19,8 @@ _RULE = re.compile(r"[\s|:\-=*_+]*")
 _MARKDOWN_RULE = re.compile(r"\|?\s*:?-{2,}[\s|:\-]*(?:\n|$)")
 _NUMBERED = re.compile(r"\d{1,3}(?:\.\d{1,3})*[.)]?\s")
 _HEADING = re.compile(r"\s*#{1,6}\s")
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
+_SPACE = re.compile(r"\s*")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|approx|incl|excl|no|nos|fig|sec|dr|mr|mrs|ms|prof|st|z\.\s?b|d\.\s?h|bzw|ca|nr|abs|art|inkl|ggf|"
     r"usw|vgl|tel|sr|sra|ud|uds|p\.\s?ej|núm|pág|aprox)|\b[A-Za-z])\.$",
@@ -74,14 +75,14 @@ def split(text: str) -> tuple[Sentence, ...]:
     row_head: str | None = None
     heading = lead = ""
     blocks = _blocks(text)
-    for (start, end), following in zip(blocks, [*blocks[1:], (len(text), len(text))], strict=True):
+    for (start, end), following in zip(blocks, [*blocks[1:], (len(text), len(text))], strict=False):
         block = text[start:end]
         if _RULE.fullmatch(block):
             continue
         if block.startswith("|"):
             if not in_table:
                 in_table = True
-                table_head = block if _MARKDOWN_RULE.match(text[end:].lstrip("\n")) else None
+                table_head = block if _MARKDOWN_RULE.match(text, _after_space(text, end, len(text))) else None
                 if table_head is not None:
                     found.append(Sentence(start, end, block, is_heading=True))
                     continue
@@ -115,6 +116,8 @@ def split(text: str) -> tuple[Sentence, ...]:
 
 def _is_heading(block: str, following: str) -> bool:
     """A Markdown heading, or a short line alone that does not end like a sentence; numbered, if the next block is not."""
+    if len(block) > LONGEST:
+        return False
     if _HEADING.match(block):
         return True
     numbered = _NUMBERED.match(block)
@@ -122,15 +125,17 @@ def _is_heading(block: str, following: str) -> bool:
         return False
     if "\n" in block or (_BLOCK.match(block) and numbered is None) or " | " in block or ": " in block:
         return False
-    return len(block.split()) <= HEADING_WORDS and block[-1] not in ".!?:;,…\"'”’»)"
+    if len(block.split()) > HEADING_WORDS or block[-1] in ".!?:;,…\"'”’»)":
+        return False
+    return len(_cut(block, numbered.end() if numbered else 0, len(block))) <= 1
 
 
 def _blocks(text: str) -> list[tuple[int, int]]:
     """Paragraphs, list entries and rows."""
     blocks: list[tuple[int, int]] = []
     begin: int | None = None
-    last = 0
-    position = 0
+    last = position = 0
+    previous = ""
     lines = text.split("\n")
     width = max(map(len, lines))
     for line in lines:
@@ -141,24 +146,23 @@ def _blocks(text: str) -> list[tuple[int, int]]:
                 blocks.append((begin, last))
                 begin = None
             continue
-        if begin is not None and _starts_new(text[begin:last], line, width):
+        if begin is not None and _starts_new(previous, line, width):
             blocks.append((begin, last))
             begin = None
         if begin is None:
             begin = start
-        last = end
+        last, previous = end, line
     if begin is not None:
         blocks.append((begin, last))
     return [(a + len(text[a:b]) - len(text[a:b].lstrip()), a + len(text[a:b].rstrip())) for a, b in blocks]
 
 
-def _starts_new(before: str, line: str, width: int) -> bool:
-    previous = before.rsplit("\n", 1)[-1]
+def _starts_new(previous: str, line: str, width: int) -> bool:
     if _BLOCK.match(line) or _HEADING.match(previous) or " | " in line or " | " in previous:
         return True
     if _ROW.match(line) and ("; " in line or _ROW.match(previous)):
         return True
-    if line[:1].islower() or previous.rstrip().endswith((",", "-")):
+    if line.lstrip()[:1].islower() or previous.rstrip().endswith((",", "-")):
         return False
     # A line that stops well before the margin was ended on purpose: an address, a heading, an entry.
     return len(previous) < 0.6 * min(width, WIDEST)
@@ -170,13 +174,18 @@ def _cut(text: str, start: int, end: int) -> list[tuple[int, int]]:
     for match in _END.finditer(text, start, end):
         if _ABBREVIATION.search(text, max(begin, match.start() - 12), match.end()):
             continue
-        if text[begin : match.start()].isdigit():  # the number of an entry
+        if match.start() - begin <= 3 and text[begin : match.start()].isdigit():  # the number of an entry
             continue
         spans.append((begin, match.end()))
-        begin = match.end() + len(text[match.end() : end]) - len(text[match.end() : end].lstrip())
+        begin = _after_space(text, match.end(), end)
     if begin < end:
         spans.append((begin, end))
     return [piece for span in spans for piece in _shorten(text, *span)]
+
+
+def _after_space(text: str, start: int, end: int) -> int:
+    found = _SPACE.match(text, start, end)
+    return found.end() if found else start
 
 
 def _shorten(text: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -186,7 +195,7 @@ def _shorten(text: str, start: int, end: int) -> list[tuple[int, int]]:
         cut = max(text.rfind(mark, start + LONGEST // 2, start + LONGEST) for mark in ("; ", ", ", " "))
         cut = start + LONGEST if cut < 0 else cut + 1
         pieces.append((start, start + len(text[start:cut].rstrip())))
-        start = cut + len(text[cut:end]) - len(text[cut:end].lstrip())
+        start = _after_space(text, cut, end)
     return [*pieces, (start, end)] if start < end else pieces
 
 

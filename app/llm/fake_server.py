@@ -12,13 +12,14 @@ import json
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
 
+from app.listening import bound_socket
 from app.settings import is_loopback_host
 from corpus.errors import ConfigError
 
@@ -301,18 +302,25 @@ def create_fake_llm(behaviour: FakeBehaviour | None = None, record_path: Path | 
     return FakeLlm(behaviour or FakeBehaviour(), record_path)
 
 
-def run_fake_llm(host: str, port: int, behaviour: FakeBehaviour, record_path: Path | None = None) -> None:
-    """Serves until interrupted. Raises: ConfigError if other machines could reach it."""
+def run_fake_llm(
+    host: str,
+    port: int,
+    behaviour: FakeBehaviour,
+    record_path: Path | None = None,
+    on_ready: Callable[[str], None] = lambda base_url: None,
+) -> None:
+    """Serves until interrupted; `on_ready` is told the base URL once the port is taken.
+
+    Raises: ConfigError where other machines could reach it, or the port is in use.
+    """
     if not is_loopback_host(host):
         raise ConfigError(f"the fake LLM listens on this machine only, not on {host!r}; use 127.0.0.1")
-    uvicorn.run(
-        create_fake_llm(behaviour, record_path),
-        host=host,
-        port=port,
-        log_level="critical",
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-    )
+    with closing(bound_socket(host, port)) as listener:
+        app = create_fake_llm(behaviour, record_path)
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+        listener.listen()
+        on_ready(f"http://{host}:{listener.getsockname()[1]}/v1")
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _reply(behaviour: FakeBehaviour, prompt: str) -> str:

@@ -1,0 +1,211 @@
+"""Markers checked while an answer streams, and the exact span that each citation rests on."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.answering.citations import MarkerFilter, best_span, cite, supports, whole
+from app.answering.sentences import Sentence, split
+from corpus.snapshot import OpenSnapshot
+from tests.app.answering.passages import growth, passage
+
+PORTAL = passage("Leave is requested in the portal. The portal opens at 8:30 on Mondays.", number=1)
+TRAVEL = passage("Trips are booked through the travel desk seven days ahead. Use form TR-204.", number=2)
+CANTEEN = passage("Die Kantine öffnet um zwölf Uhr.", number=3, language="de", page=7, start=400)
+PASSAGES = (PORTAL, TRAVEL, CANTEEN)
+SHOWN = re.compile(r"\[\d+\]")
+
+
+def filtered(text: str) -> tuple[str, MarkerFilter]:
+    """An answer fed whole."""
+    markers = MarkerFilter(PASSAGES)
+    return markers.feed(text) + markers.finish(), markers
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "cited", "dropped"),
+    [
+        ("Open the portal [1].", "Open the portal [1].", [1], 0),
+        ("Open the portal. [1]", "Open the portal. [1]", [1], 0),
+        ("Open the portal[1] or form TR-204 [2].", "Open the portal[1] or form TR-204 [2].", [1, 2], 0),
+        ("Open the portal [0].", "Open the portal.", [], 1),
+        ("Open the portal [99].", "Open the portal.", [], 1),
+        ("Open the portal [2].", "Open the portal.", [], 1),
+        ("Open the portal [2] today.", "Open the portal today.", [], 1),
+        ("Open the portal[2] today.", "Open the portal today.", [], 1),
+        ("Open the portal [2]", "Open the portal", [], 1),
+        ("Open the portal [2]\nNow.", "Open the portal\nNow.", [], 1),
+        ("[99] Open the portal.", "Open the portal.", [], 1),
+        ("Yes.\n[99] Open the portal.", "Yes.\nOpen the portal.", [], 1),
+        ("Book trips with TR-204 [1, 2].", "Book trips with TR-204 [2].", [2], 1),
+        ("The desk and the portal [1, 2].", "The desk and the portal [1][2].", [1, 2], 0),
+        ("The desk and the portal [ 1 ;2 ].", "The desk and the portal [1][2].", [1, 2], 0),
+        ("The desk and the portal [1][2].", "The desk and the portal [1][2].", [1, 2], 0),
+        ("The desk and the portal [99] [2].", "The desk and the portal [2].", [2], 1),
+        ("The desk and the portal [1] [99].", "The desk and the portal [1].", [1], 1),
+        ("The desk and the portal [1] [99] and.", "The desk and the portal [1] and.", [1], 1),
+        ("See [note] and [sic].", "See [note] and [sic].", [], 0),
+        ("See [x](y): the portal [1](http://x)", "See [x](y): the portal [1](http://x)", [1], 0),
+        ("The portal [", "The portal [", [], 0),
+        ("The portal [1", "The portal [1", [], 0),
+        ("The portal [[1]].", "The portal [[1]].", [1], 0),
+        ("The portal [1, [1].", "The portal [1,.", [], 1),
+        ("The portal [1234].", "The portal [1234].", [], 0),
+        ("The portal []", "The portal []", [], 0),
+        ("The portal opens at 9:30 [1].", "The portal opens at 9:30.", [], 1),
+        ("The portal opens at 8:30 [1].", "The portal opens at 8:30 [1].", [1], 0),
+        ("The portal  opens.   ", "The portal  opens.   ", [], 0),
+        ("", "", [], 0),
+    ],
+)  # fmt: skip
+def test_markers_are_kept_dropped_and_left_alone(text: str, shown: str, cited: list[int], dropped: int) -> None:
+    """A supported marker stays, another leaves no gap and is counted, and what is no marker is text."""
+    answer, markers = filtered(text)
+    assert answer == shown
+    assert [citation.marker for citation in markers.citations] == cited
+    assert markers.dropped == dropped
+    assert not markers.abstained
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("The documents do not say. [none]", "The documents do not say."), ("[NONE] Sorry.", "Sorry."), ("No [ none ].", "No.")],
+)
+def test_a_marker_that_says_there_is_no_answer_is_taken_out(text: str, shown: str) -> None:
+    """It is not shown; the answer counts as abstained."""
+    answer, markers = filtered(text)
+    assert answer == shown
+    assert markers.abstained
+    assert (markers.citations, markers.dropped) == ([], 0)
+
+
+PIECES = st.sampled_from(
+    [
+        "Open the portal", "form TR-204", "The desk", " ", "  ", "\n", ".", ". ", "! ", ":", ", ", "[1]", "[2]", "[3]", "[0]",
+        "[99]", "[1, 2]", "[ 1 ]", "[none]", "[note]", "[", "]", "[1", "[no", ", 3]", '"', "”", "8:30", "1. ", "Kantine", "…",
+        "[" + " " * 30 + "1]", "[" + " " * 60 + "1]", "[1" + ", 1" * 20 + "]", "(http://x)", "😀", " " * 50,
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=30).map("".join), st.lists(st.integers(1, 9), min_size=1, max_size=12))
+@settings(max_examples=500, deadline=None)
+def test_how_an_answer_is_cut_into_pieces_changes_nothing(text: str, sizes: list[int]) -> None:
+    """Fed by the character or in any pieces, text, citations and counts are those of the answer fed whole."""
+    expected, whole_markers = filtered(text)
+    for pieces in (sizes, [1]):
+        markers, shown, position, turn = MarkerFilter(PASSAGES), "", 0, 0
+        while position < len(text):
+            size = pieces[turn % len(pieces)]
+            shown += markers.feed(text[position : position + size])
+            position, turn = position + size, turn + 1
+        shown += markers.finish()
+        assert shown == expected
+        assert markers.citations == whole_markers.citations
+        assert (markers.dropped, markers.abstained) == (whole_markers.dropped, whole_markers.abstained)
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_each_citation_belongs_to_the_marker_in_its_place(text: str) -> None:
+    """The i-th citation has the number of the i-th marker, and its quote stands in that passage at its offsets."""
+    shown, markers = filtered(text)
+    # What was no marker in the answer may look like one after it: `[[1]]` has one, `[` and `1]` apart have none.
+    assert [int(found[1:-1]) for found in SHOWN.findall(shown)] == [citation.marker for citation in markers.citations]
+    for citation in markers.citations:
+        source = PASSAGES[citation.marker - 1]
+        assert citation.document_id == source.document_id
+        assert source.text[citation.start - source.start : citation.end - source.start] == citation.quote != ""
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_nothing_but_markers_and_spaces_is_taken_from_an_answer(text: str) -> None:
+    """Without markers and spaces, what is shown is what the model wrote."""
+    bare = re.compile(r"\[\s*(?:\d{1,3}(?:\s*[,;]\s*\d{1,3})*|none)\s*\]|[ ]", re.IGNORECASE)
+    if "[[" not in text:
+        assert bare.sub("", filtered(text)[0]) == bare.sub("", text)
+
+
+def test_text_is_shown_at_once_and_only_a_marker_waits() -> None:
+    """Every word comes out as it goes in; from `[` on it waits until it is known what it becomes."""
+    markers = MarkerFilter(PASSAGES)
+    assert markers.feed("Use the por") == "Use the por"
+    assert markers.feed("tal ") == "tal"
+    assert markers.feed("[") == ""
+    assert markers.feed("1") == ""
+    assert markers.feed("]") == " [1]"
+    assert markers.feed(" [n") == ""
+    assert markers.feed("ote]") == " [note]"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source", "expected"),
+    [
+        ("The portal opens at 8:30.", PORTAL, True),
+        ("The portal opens at 8:31.", PORTAL, False),
+        ("Use form TR-204 for trips.", TRAVEL, True),
+        ("Use form TR-205 for trips.", TRAVEL, False),
+        ("2. Requested in the portal", PORTAL, True),
+        ("Elephants migrate to Kenya.", PORTAL, False),
+        ("Die Kantinen öffnen um zwölf.", CANTEEN, True),
+        ("This is in the Handbook.", PORTAL, True),
+    ],
+)  # fmt: skip
+def test_a_passage_supports_what_shares_its_words_and_all_figures(sentence: str, source: object, expected: bool) -> None:
+    """A figure that the passage has not, or a sentence of other words, is not supported; the title counts as its text."""
+    assert isinstance(source, type(PORTAL))
+    assert supports(sentence, source) is expected
+
+
+def test_the_span_is_the_sentence_that_shares_most() -> None:
+    """Of two sentences the one with the figure is quoted; of headings none, unless there is nothing else."""
+    assert best_span("It opens at 8:30.", PORTAL).text == "The portal opens at 8:30 on Mondays."
+    headed = passage("# Opening hours of the portal\n\nThe portal opens at eight.")
+    assert best_span("Opening hours of the portal", headed).text == "The portal opens at eight."
+    assert best_span("Opening hours", passage("# Opening hours")).text == "# Opening hours"
+    assert best_span("Anything", passage("  \n ")) == Sentence(0, 4, "  \n ")
+
+
+def test_a_citation_counts_from_the_documents_beginning_and_keeps_the_page() -> None:
+    """Offsets are the passage's own place in its document plus the span's in the passage."""
+    span = split(CANTEEN.text)[0]
+    citation = cite(3, CANTEEN, span)
+    assert (citation.start, citation.end, citation.page) == (400, 432, 7)
+    assert citation.quote == CANTEEN.text
+    candidate = whole(1, PORTAL)
+    assert (candidate.quote, candidate.start, candidate.end) == (PORTAL.text, 0, len(PORTAL.text))
+
+
+def test_every_quote_of_the_published_corpus_is_exact(snapshot: OpenSnapshot) -> None:
+    """For each sentence of each passage of real files the best span is a slice of the document's own text."""
+    quotes = 0
+    for document, passages in snapshot.store.documents_with_passages():
+        for number, found in enumerate(passages, start=1):
+            for sentence in split(found.text):
+                citation = cite(number, found, best_span(sentence.plain, found))
+                assert document.text[citation.start : citation.end] == citation.quote
+                assert citation.page == found.page
+                quotes += 1
+    assert quotes >= 15
+
+
+@pytest.mark.parametrize("piece", ["[", "[1", "[1]", "[99] ", "a", ".", ". ", ": ", " ", "[ ", "\n", '."', "[none]", "a[ 1"])
+def test_checking_markers_takes_linear_time(piece: str) -> None:
+    """Four times the answer takes four times as long, whole or by the character, whatever it is made of."""
+
+    def whole_answer(length: int) -> None:
+        filtered(piece * length)
+
+    def by_character(length: int) -> None:
+        markers = MarkerFilter(PASSAGES)
+        for character in piece * length:
+            markers.feed(character)
+        markers.finish()
+
+    assert growth(whole_answer, 1_500) < 8
+    assert growth(by_character, 700 // len(piece)) < 8

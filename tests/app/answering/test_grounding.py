@@ -1,0 +1,43 @@
+"""How much of a finished answer the passages support."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.answering.grounding import ground
+from app.answering.types import Grounding
+from tests.app.answering.passages import growth, passage
+
+LEAVE = passage("Employees get 25 days of leave a year. Leave is requested in the portal.")
+TRAVEL = passage("Trips are booked through the travel desk.", number=2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Employees get 25 days of leave [1]. Trips are booked by the travel desk [2].", Grounding(1.0)),
+        ("Employees get 30 days of leave [1].", Grounding(0.0, ("Employees get 30 days of leave.",))),
+        (
+            "Employees get 25 days of leave. Elephants walk to Kenya. Leave is requested in the portal.",
+            Grounding(0.6667, ("Elephants walk to Kenya.",)),
+        ),
+        ("", Grounding(1.0)),
+        (" \n ", Grounding(1.0)),
+        ("[1]", Grounding(1.0)),
+        ("...", Grounding(1.0)),
+    ],
+)
+def test_every_sentence_is_checked_against_all_passages(answer: str, expected: Grounding) -> None:
+    """A sentence with a figure or words that no passage has is named; markers and empty answers do not count."""
+    assert ground(answer, [LEAVE, TRAVEL]) == expected
+
+
+def test_without_a_passage_nothing_is_supported() -> None:
+    """Every sentence is named."""
+    assert ground("Employees get leave. In the portal.", []) == Grounding(0.0, ("Employees get leave.", "In the portal."))
+
+
+@pytest.mark.parametrize("piece", [" ", "[1]", " [1]", ".", "a. ", "[", "\n", "word "])
+def test_grounding_takes_linear_time(piece: str) -> None:
+    """Four times the answer takes four times as long, whatever it is made of."""
+    assert growth(lambda n: ground(piece * n, [LEAVE]), 2_000) < 8
