@@ -10,6 +10,7 @@ SAME = 0.9
 """Share of word triples that two passages must have in common. Source: Broder 1997, whose threshold lies here."""
 
 WORD = re.compile(r"\w+")
+FIGURE = re.compile(r"\b[^\W\d]*\d\w*")
 
 
 class Folder:
@@ -22,7 +23,7 @@ class Folder:
         """Whether a text nearly equals one shown before, figure for figure; if not, it is remembered."""
         words = WORD.findall(text.lower())
         shingles = frozenset(tuple(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
-        figures = tuple(sorted(word for word in words if any(c.isdigit() for c in word)))
+        figures = tuple(sorted(FIGURE.findall(text.lower())))
         for other, other_figures in self._seen:
             if figures == other_figures and _jaccard(shingles, other) >= SAME:
                 return True

@@ -19,7 +19,7 @@ NO_ANSWER_MARKER = "none"
 MARKER = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*|none)\s*\]", re.IGNORECASE)
 _MIGHT_BECOME_MARKER = re.compile(r"\[\s*(?:[\d,;\s]*|n|no|non|none\s*)$", re.IGNORECASE)
 _BOUNDARY = re.compile(r"(?<![.!?…:])[.!?…:]++[\"'”’»)]*+\s++|\n++")
-_CLOSING = frozenset(".,;:!?…)]}\"'”’»\n")
+_CLOSING = frozenset(".,;:!?…)}\"'”’»\n")
 
 
 def supports(sentence: str, passage: Passage) -> bool:
@@ -134,8 +134,9 @@ class MarkerFilter:
             if not words:
                 self._spaces = text[:1]
                 return ""
-            closes = words[0] in _CLOSING or not self._begun
-            text = words if closes or words == text else f" {words}"
+            # What stood on both sides of the marker must not become one together.
+            apart = words != text or words[0] == "]" or words[0].isdigit()
+            text = f" {words}" if apart and self._begun and words[0] not in _CLOSING else words
         kept = text[: max(len(text.rstrip(" ")), len(text) - LONGEST_HELD)]
         self._spaces = text[len(kept) :]
         if not kept:

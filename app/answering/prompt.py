@@ -109,7 +109,7 @@ def build(
     listed = "\n\n".join(shown(number, passage) for number, passage in enumerate(kept, start=1))
     asked = prompts.passages.format(passages=listed, question=question)
     messages = (Message("system", system), *kept_history, Message("user", asked))
-    return Built(messages, tuple(kept), tuple(kept_history), sum(cost(message.content) for message in messages))
+    return Built(messages, tuple(kept), tuple(kept_history), budget_tokens - left)
 
 
 def _newest(history: Sequence[Message], budget: int, cost: Callable[[str], int]) -> list[Message]:

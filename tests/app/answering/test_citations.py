@@ -59,6 +59,8 @@ def filtered(text: str) -> tuple[str, MarkerFilter]:
         ("The portal opens at 9:30 [1].", "The portal opens at 9:30.", [], 1),
         ("The portal opens at 8:30 [1].", "The portal opens at 8:30 [1].", [1], 0),
         ("The portal  opens.   ", "The portal  opens.   ", [], 0),
+        ("Open the portal [1[99]].", "Open the portal [1 ].", [], 1),
+        ("Open the portal [[99]1].", "Open the portal [ 1].", [], 1),
         ("", "", [], 0),
     ],
 )  # fmt: skip
@@ -114,7 +116,6 @@ def test_how_an_answer_is_cut_into_pieces_changes_nothing(text: str, sizes: list
 def test_each_citation_belongs_to_the_marker_in_its_place(text: str) -> None:
     """The i-th citation has the number of the i-th marker, and its quote stands in that passage at its offsets."""
     shown, markers = filtered(text)
-    # What was no marker in the answer may look like one after it: `[[1]]` has one, `[` and `1]` apart have none.
     assert [int(found[1:-1]) for found in SHOWN.findall(shown)] == [citation.marker for citation in markers.citations]
     for citation in markers.citations:
         source = PASSAGES[citation.marker - 1]
