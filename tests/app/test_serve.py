@@ -98,6 +98,6 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(tmp_path: Path) -> None
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"cannot listen on '127\.0\.0\.1', port {port}: .*server\.port"):
+        with pytest.raises(ConfigError, match=rf"cannot listen on '127\.0\.0\.1', port {port}: .*another host or port"):
             serve(settings_of(tmp_path, port=port))
     assert list(tmp_path.iterdir()) == []
