@@ -64,8 +64,9 @@ class Requests:
                 headers["X-Request-ID"] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                if scope["path"].startswith("/v1") and "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                if "cache-control" not in headers:
+                    # The page's modules belong together: none may be used after an upgrade without asking.
+                    headers["Cache-Control"] = "no-store" if scope["path"].startswith("/v1") else "no-cache"
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -16,7 +16,7 @@ WIDEST = 90
 _BLOCK = re.compile(r"\s*(?:[-*+•‣]\s|\d{1,3}[.)]\s|\||#{1,6}\s|>\s|```)")
 _ROW = re.compile(r"[^.:;!?\n]{1,40}: \S")
 _RULE = re.compile(r"[\s|:\-=*_+]*")
-_MARKDOWN_RULE = re.compile(r"\|?\s*:?-{2,}[\s|:\-]*(?:\n|$)")
+_MARKDOWN_RULE = re.compile(r"\|?\s*:?-+[\s|:\-]*(?:\n|$)")
 _NUMBERED = re.compile(r"\d{1,3}(?:\.\d{1,3})*[.)]?\s")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
