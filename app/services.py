@@ -13,8 +13,8 @@ from typing import TypeVar
 import structlog
 
 from app.answering.extractive import ExtractiveBackend
+from app.answering.given import GivenAnswers
 from app.answering.prompt import Prompts
-from app.answering.recall import GivenAnswers
 from app.llm.gateway import Gateway
 from app.metrics import Metrics
 from app.settings import ServiceSettings

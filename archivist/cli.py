@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import sys
 import tempfile
 from contextlib import aclosing
@@ -112,6 +113,8 @@ def serve(
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     flags = {"server": given} if given else {}
     settings = _settings(config, data, **flags).service()
+    # The server ends in good order on SIGTERM and then raises it again, which would make an ordered end look like a crash.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run_service(
         settings, on_ready=lambda address: _print(_welcome(address, example, has_key=settings.server.api_key is not None))
     )

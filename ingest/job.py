@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,12 +27,12 @@ from corpus.snapshot import (
 )
 from corpus.store import Failure, FileRecord
 from corpus.types import Chunk, Document, Vectors, document_id_of, version_of
-from ingest.chunking import chunk_document, embedder_input
+from ingest.chunking import chunk_document, embedder_input, remembering
 from ingest.labels import Access, access_of_file, access_of_row
 from ingest.language import detect_language
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
-from ingest.readers.read import READER_VERSION, read
+from ingest.readers.read import READER_VERSION, format_of, read
 from ingest.report import Event, Listener, Report, Step
 from ingest.settings import JobSettings
 from ingest.sources.folder import SourceFile, walk
@@ -199,6 +199,10 @@ class _Run:
                 )
         return self.embedder
 
+    @cached_property
+    def _count_tokens(self) -> Callable[[str], int]:
+        return remembering(self._load().count_tokens)
+
     def _made_like_this(self, parent: OpenSnapshot) -> bool:
         made = parent.manifest
         return made.embedder.fingerprint == self.fingerprint and dict(made.chunking) == _making(self.settings)
@@ -227,7 +231,7 @@ class _Run:
             embedder = self._load()
             chunks = chunk_document(
                 document,
-                embedder.count_tokens,
+                self._count_tokens,
                 max_tokens=self.settings.chunking.max_tokens,
                 overlap_tokens=self.settings.chunking.overlap_tokens,
                 special_tokens=embedder.special_tokens,
@@ -273,7 +277,7 @@ def _document(settings: JobSettings, file: SourceFile, found: Extract, rights: A
         title=found.title,
         text=found.text,
         sections=found.sections,
-        format=Path(file.path).suffix.lower().lstrip("."),
+        format=format_of(file.path) or "",
         language=found.language or detect_language(found.text),
         groups=own.groups,
         label=own.label,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,8 +15,6 @@ from corpus.types import Message, Passage
 if TYPE_CHECKING:
     from app.services import Services
 
-ANSWERS_REMEMBERED = 10_000
-
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
@@ -29,34 +24,6 @@ class Recalled:
     messages: tuple[Message, ...]
     label: str
     inherited: tuple[StoredPassage, ...]
-
-
-class GivenAnswers:
-    """Which passages the latest answers to stateless callers rested on, by the hash of the answer; no text is kept.
-
-    A stateless caller sends our earlier answers back to us. An answer that is not remembered here could rest on anything that
-    its caller may see, and is treated so.
-    """
-
-    def __init__(self) -> None:
-        self._passages: OrderedDict[bytes, tuple[StoredPassage, ...]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def remember(self, answer: str, passages: Iterable[StoredPassage]) -> None:
-        """Note what an answer rested on."""
-        with self._lock:
-            self._passages[_digest(answer)] = tuple(passages)
-            while len(self._passages) > ANSWERS_REMEMBERED:
-                self._passages.popitem(last=False)
-
-    def recall(self, answer: str) -> tuple[StoredPassage, ...] | None:
-        """What an answer rested on, or None where that is not known."""
-        with self._lock:
-            return self._passages.get(_digest(answer))
-
-
-def _digest(answer: str) -> bytes:
-    return hashlib.sha256(" ".join(answer.split()).encode("utf-8", "surrogatepass")).digest()
 
 
 def stored(passages: Iterable[Passage]) -> tuple[StoredPassage, ...]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import pytest
 
+from app.answering.extractive import ExtractiveBackend
 from app.llm.backend import Backend, Delta, Finished, Prompt
 from app.llm.fake_server import FakeBehaviour
 from app.llm.openai import OpenAIBackend
 from app.settings import ProviderSettings
 from corpus.egress import Egress
+from corpus.embedders.embedder import Embedder
 from corpus.errors import BackendRejected
-from corpus.types import Message
+from corpus.types import Message, Vectors
+from tests.app.answering.passages import passage
 from tests.servers import LLAMA_CONTEXT_TOKENS, RunningFake, running_fake_llm, running_llama
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +166,67 @@ async def test_a_stream_may_be_read_by_one_task_and_finished_by_another(subject:
 
 async def _next(events: AsyncIterator[Delta | Finished]) -> Delta | Finished:
     return await anext(events)
+
+
+@pytest.fixture(params=["llama.cpp", "fake", "extractive"])
+async def any_backend(request: pytest.FixtureRequest, embedder: Embedder) -> AsyncIterator[Backend]:
+    """Each backend in turn, also the one that needs no server."""
+    if request.param == "extractive":
+
+        async def embed(texts: Sequence[str]) -> Vectors:
+            return await asyncio.to_thread(embedder.embed_queries, texts)
+
+        yield ExtractiveBackend(embed, clearance="secret")
+        return
+    server = request.getfixturevalue("llama" if request.param == "llama.cpp" else "paced_fake")
+    address = server if isinstance(server, str) else server.base_url.removesuffix("/v1")
+    egress = Egress([address])
+    yield OpenAIBackend("tested", ProviderSettings(base_url=f"{address}/v1", model="any", temperature=0), egress, "secret")
+    await egress.close()
+
+
+def quoting(text: str) -> Prompt:
+    """A prompt with passages, for backends that write and for one that quotes."""
+    passages = (
+        passage("Leave is requested in the portal. The portal opens at 8:30.", number=1),
+        passage("Leave that is left over may be used until March. Ask the personnel office for an exception.", number=2),
+    )
+    message = Message("user", f"{passages[0].text}\n{passages[1].text}\n{text}")
+    return Prompt((message,), "internal", 12, question=text, standalone=text, passages=passages, nearness=0.7)
+
+
+async def test_every_backend_gives_text_and_then_one_finished(any_backend: Backend) -> None:
+    """Deltas with text, exactly one Finished, and it is the last; provider, model and clearance are named."""
+    *deltas, finished = await all_of(any_backend, quoting("Where is leave requested?"))
+    assert deltas
+    assert all(isinstance(delta, Delta) and delta.text for delta in deltas)
+    assert isinstance(finished, Finished)
+    assert not finished.abstained
+    assert finished.usage.cost_usd == 0.0
+    assert any_backend.provider
+    assert any_backend.model
+    assert any_backend.clearance == "secret"
+
+
+async def test_every_backend_may_be_left_and_asked_again(any_backend: Backend) -> None:
+    """A reader who stops after the first delta, and one who is cancelled before it, leave a backend that answers."""
+    async with aclosing(any_backend.stream(quoting("Where is leave requested?"))) as events:
+        assert isinstance(await anext(events), Delta)
+    task = asyncio.create_task(all_of(any_backend, quoting("Until when may leave be used?")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert isinstance((await all_of(any_backend, quoting("Where is leave requested?")))[-1], Finished)
+
+
+async def test_every_backend_answers_many_at_once(any_backend: Backend) -> None:
+    """Six streams on one event loop each end with a Finished of their own, and say what each says alone."""
+    questions = ["Where is leave requested?", "Until when may leave be used?"] * 3
+    answers = await asyncio.gather(*(all_of(any_backend, quoting(question)) for question in questions))
+    assert all([isinstance(event, Finished) for event in answer] == [False] * (len(answer) - 1) + [True] for answer in answers)
+    if any_backend.provider == "extractive":
+        assert answers[0] == answers[2] == answers[4] != answers[1]
 
 
 async def test_calls_do_not_mix(subject: Subject) -> None:

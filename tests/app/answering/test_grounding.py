@@ -21,6 +21,7 @@ TRAVEL = passage("Trips are booked through the travel desk.", number=2)
             "Employees get 25 days of leave. Elephants walk to Kenya. Leave is requested in the portal.",
             Grounding(0.6667, ("Elephants walk to Kenya.",)),
         ),
+        ("Employees get 25 days of leave. [1] eBooks are free. [2][1]", Grounding(0.5, ("eBooks are free.",))),
         ("", Grounding(1.0)),
         (" \n ", Grounding(1.0)),
         ("[1]", Grounding(1.0)),

@@ -13,7 +13,7 @@ from app.answering.prompt import Built, Prompts, build, shown
 from app.settings import PromptSettings
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ConfigError, Invalid
-from corpus.types import Message, Passage
+from corpus.types import Message, Passage, Role
 from tests.app.answering.passages import passage
 from tests.app.serving import PROMPTS as FOLDER
 
@@ -21,6 +21,7 @@ PROMPTS = Prompts.load(PromptSettings(folder=FOLDER))
 WORDS = st.sampled_from(
     ["leave", "{question}", "{passages}", "{}", "{0}", "}", "{", "%s", "[1]", "\n", "travel desk", "x" * 30]
 )
+ROLES: st.SearchStrategy[Role] = st.sampled_from(("user", "assistant"))
 TEXT = st.lists(WORDS, min_size=1, max_size=25).map(" ".join)
 
 
@@ -36,7 +37,7 @@ def built(question: str, history: list[Message], passages: list[Passage], budget
 
 @given(
     TEXT,
-    st.lists(st.tuples(st.sampled_from(["user", "assistant"]), TEXT).map(lambda t: Message(t[0], t[1])), max_size=12),
+    st.lists(st.builds(Message, ROLES, TEXT), max_size=12),
     st.lists(TEXT, max_size=12),
     st.integers(180, 700),
 )
