@@ -18,7 +18,7 @@ from app.answering.retrieve import find, rarity
 from app.answering.rewrite import understand_question
 from app.answering.types import Answer, Ask, Sources
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from app.llm.gateway import Route
+from app.llm.gateway import EXTRACTIVE, Route
 from app.state import PartialAnswer, Status, new_id
 from corpus.search import Scope
 from corpus.snapshot import OpenSnapshot
@@ -160,7 +160,7 @@ async def _generate(services: Services, ask: Ask, prompt: Prompt) -> AsyncGenera
     """The gateway's answer; without a passage nobody is asked, since there is nothing to answer from."""
     if not prompt.passages:
         choice = services.gateway.choose(prompt.label, ask.provider)
-        yield Route("extractive", "extractive", f"no passage was found, so {choice.route.provider} was not asked")
+        yield Route(EXTRACTIVE, EXTRACTIVE, f"no passage was found, so {choice.route.provider} was not asked")
         yield Delta(NO_PASSAGES)
         yield Finished(Usage(), abstained=True)
         return
@@ -171,9 +171,10 @@ async def _generate(services: Services, ask: Ask, prompt: Prompt) -> AsyncGenera
 
 async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recalled, event: Answer) -> Answer:
     """The answer with its ids, once it is on disk; for a stateless caller only what it rested on is remembered."""
-    provenance = (*stored(event.passages), *recalled.inherited)
     if not ask.store:
-        services.given.remember(event.answer, provenance)
+        # That there is no answer is said in fixed words, which rest on nothing.
+        fixed = event.abstained and event.provider == EXTRACTIVE
+        services.given.remember(event.answer, () if fixed else (*stored(event.passages), *recalled.inherited))
         return event
 
     def write() -> Answer:

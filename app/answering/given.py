@@ -24,9 +24,10 @@ class GivenAnswers:
         self._lock = threading.Lock()
 
     def remember(self, answer: str, passages: Iterable[StoredPassage]) -> None:
-        """Note what an answer rested on."""
+        """Note what an answer rested on. The same words given twice rest on the passages of both."""
         with self._lock:
-            self._passages[_digest(answer)] = tuple(passages)
+            before = self._passages.pop(_digest(answer), ())
+            self._passages[_digest(answer)] = tuple(dict.fromkeys([*before, *passages]))
             while len(self._passages) > ANSWERS_REMEMBERED:
                 self._passages.popitem(last=False)
 

@@ -155,3 +155,12 @@ def test_only_so_many_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) ->
     assert given.recall("one") is None
     assert given.recall("three") == (StoredPassage("three", "three", "v1", "public"),)
     assert b"three" not in b"".join(given._passages)
+
+
+def test_the_same_words_rest_on_what_either_answer_rested_on() -> None:
+    """A short answer given twice keeps the provenance of both, so that its label never falls."""
+    given = GivenAnswers()
+    internal, secret = StoredPassage("c1", "d1", "v", "internal"), StoredPassage("c2", "d2", "v", "confidential")
+    given.remember("Yes. [1]", [secret])
+    given.remember("Yes.  [1]", [internal])
+    assert given.recall("Yes. [1]") == (secret, internal)
