@@ -150,8 +150,8 @@ def test_no_group_of_the_callers_is_no_hit(search: Searcher, embedder: Embedder,
 @pytest.mark.parametrize(
     ("filters", "sources"),
     [
-        ({"format": ("txt",)}, {"it/errors.txt", "it/passwörter.txt"}),
-        ({"format": ("txt",), "language": ("de",)}, {"it/passwörter.txt"}),
+        ({"format": ("text",)}, {"it/errors.txt", "it/passwörter.txt"}),
+        ({"format": ("text",), "language": ("de",)}, {"it/passwörter.txt"}),
         ({"language": ("de", "es")}, {"it/passwörter.txt", "oficina.md"}),
         ({"site": ("leeds",)}, {"faq.jsonl#1"}),
         ({"label": ("secret",)}, {"faq.jsonl#3"}),
