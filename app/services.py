@@ -22,6 +22,7 @@ from app.snapshots import SnapshotHolder
 from app.state import State
 from corpus.egress import Egress
 from corpus.embedders.embedder import Embedder, open_embedder
+from corpus.errors import ConfigError
 from corpus.types import Vectors
 
 T = TypeVar("T")
@@ -91,7 +92,10 @@ def build_services(settings: ServiceSettings) -> Services:
 
     Raises: ConfigError, EmbedderError, StateError.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data_dir {str(settings.data_dir)!r} cannot be made: {error.strerror}; name another") from error
     egress = Egress(provider.base_url for provider in settings.llm.providers.values())
     embedder = open_embedder(settings.embedder, threads=settings.embedder.query_threads)
     return Services(settings, embedder, State(settings.data_dir / "service.db"), egress)

@@ -26,6 +26,13 @@ class ServerSettings(Settings):
     max_question_chars: int = Field(default=8_000, ge=1, description="Longest question, in characters.")
     max_messages: int = Field(default=100, ge=1, description="Most earlier turns in one request.")
 
+    @field_validator("groups")
+    @classmethod
+    def _somebody_calls(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        if not groups or any(not group.strip() for group in groups):
+            raise ValueError("groups must name at least one group; a caller without a group sees nothing")
+        return groups
+
     @field_validator("api_key")
     @classmethod
     def _key_is_not_empty(cls, key: SecretStr | None) -> SecretStr | None:
@@ -74,6 +81,10 @@ class ProviderSettings(Settings):
         default=None, description="The highest label it may see. Must be given unless base_url is on this machine."
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature; empty = the provider's own.")
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens",
+        description="What the provider calls the limit of an answer; OpenAI's newer models want the second.",
+    )
     connect_timeout_s: float = Field(default=5, gt=0, description="Seconds to wait for a connection.")
     first_token_timeout_s: float = Field(default=60, gt=0, description="Seconds to wait for the first token.")
     between_tokens_timeout_s: float = Field(default=30, gt=0, description="Seconds to wait for each further token.")

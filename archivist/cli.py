@@ -355,9 +355,16 @@ def show_config(config: ConfigOption = None) -> None:
 @config_app.command("check")
 def check_config(config: ConfigOption = None) -> None:
     """Whether the configuration can be used. Exit code 2 and the reason where it cannot."""
+    from app.answering.prompt import Prompts
+    from corpus.embedders.weights import find_model
+
     settings = load_settings(config)
-    settings.service()
-    settings.job()
+    Prompts.load(settings.service().prompt)
+    for source in settings.job().sources:
+        if not source.path.expanduser().exists():
+            raise ConfigError(f"source {source.collection!r}: no folder or file {str(source.path)!r}; is it mounted?")
+    if not settings.embedder.allow_hub:
+        find_model(settings.embedder.model, allow_hub=False)
     _print(f"{find_config(config)} is valid; llm.default is {settings.llm.default!r}, {len(settings.sources)} source(s).")
 
 

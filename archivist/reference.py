@@ -34,6 +34,7 @@ PROVIDERS = """\
       kind: openai
       base_url: https://api.openai.com/v1
       model: gpt-5-mini
+      max_tokens_field: max_completion_tokens
       api_key_env: OPENAI_API_KEY
       clearance: internal
 """

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(f"two sources are called {twice[0]!r}; give each its own `name`: it is part of documents' ids")
+        for source in self.sources:
+            for label in (source.label, *(rule.label for rule in source.rules)):
+                if label is not None and label not in self.labels.order:
+                    known = ", ".join(self.labels.order)
+                    raise ConfigError(f"source {source.collection!r}: label {label!r} is not in labels.order; known: {known}")
         return JobSettings(
             data_dir=self.data_dir, sources=self.sources, labels=self.labels, embedder=self.embedder,
             chunking=self.chunking, retention=self.retention,
@@ -118,7 +123,10 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
     except SettingsError as error:
-        raise ConfigError(f"{path} or an {PREFIX}… variable: {error}; see docs/configuration.md") from error
+        raise ConfigError(
+            f"{path} or an {PREFIX}… variable: {error}; "
+            'in a variable a list or a mapping is written as JSON, such as ["a", "b"]'
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -85,12 +85,17 @@ class MarkerFilter:
     passages: Sequence[Passage]
     citations: list[Citation] = field(default_factory=list)
     dropped: int = 0
-    abstained: bool = False
     _held: str = ""
     _sentence: str = ""
     _spaces: str = ""
     _gap: bool = False
     _begun: bool = False
+    _denied: bool = False
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the answer said that there is none, and cites nothing all the same."""
+        return self._denied and not self.citations
 
     def feed(self, text: str) -> str:
         """The part of the answer that can be shown now."""
@@ -170,7 +175,7 @@ class MarkerFilter:
         """What is shown of a marker: one for each of its numbers whose passage supports the sentence."""
         shown: list[int] = []
         if marker.lower() == NO_ANSWER_MARKER:
-            self.abstained = True
+            self._denied = True
         else:
             shown = [number for number in map(int, re.findall(r"\d+", marker)) if self._is_supported(number)]
         if not shown:

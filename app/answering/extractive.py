@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,8 @@ KEPT = 0.7
 CONTEXT_SHARE = 0.5
 CARRIED_ON = 0.5
 IDENTIFIER_WEIGHT = 2.0
+CODE = re.compile(r"[a-z]{1,6}[-_./]?\d{2,}[a-z\d]*")
+"""What only a form number, an error code or a part number looks like: letters, then at least two digits."""
 EARLIER_WORD_WEIGHT = 0.5
 INTERCEPT, COSINE_COEFFICIENT, OVERLAP_COEFFICIENT, NEARNESS_COEFFICIENT = -6.03, 2.9, 5.36, 4.81
 THRESHOLD = 0.2
@@ -65,7 +68,7 @@ class ExtractiveBackend:
             # A follow-up is as near to an answer as its own words and its whole sense are, on average.
             cosines = (vectors[len(asked) :] @ vectors[: len(asked)].T).mean(axis=1)
             candidates = rank(candidates, cosines.tolist())
-        if not candidates or answerability(candidates[0], prompt.nearness) < THRESHOLD:
+        if not candidates or _names_what_is_unknown(prompt) or answerability(candidates[0], prompt.nearness) < THRESHOLD:
             yield Delta(NO_ANSWER)
             yield Finished(Usage(), abstained=True)
             return
@@ -173,9 +176,9 @@ class _Wanted:
         self._stems: dict[str | None, list[tuple[str, list[str]]]] = {}
 
     def share_in(self, sources: Sequence[tuple[frozenset[str], str | None]]) -> float:
-        """The share of the words that stand in any of the sources (stems, language), weighed; 1 where there is no word."""
+        """The share of the words that stand in any of the sources (stems, language), weighed; 0 where there is no word."""
         if not self._total:
-            return 1.0
+            return 0.0
         missing = set(self._weights)
         for there, language in sources:
             missing -= {word for word, forms in self._in(language) if any(form in there for form in forms)}
@@ -187,7 +190,14 @@ class _Wanted:
         return self._stems[language]
 
 
+def _names_what_is_unknown(prompt: Prompt) -> bool:
+    """Whether the question names a code or a form and no passage holds one: what is near is not what is meant."""
+    named = {identifier for identifier in identifiers(prompt.question) if CODE.fullmatch(identifier)}
+    there = (identifiers("\n".join([p.title, *p.heading, p.text])) for p in prompt.passages)
+    return bool(named) and not any(named & set(found) for found in there)
+
+
 def _ended(text: str) -> str:
     # A number in brackets that a document has would be taken for a marker of ours.
     text = MARKER.sub(r"(\1)", text)
-    return text if text[-1:] in ".!?…" else f"{text}."
+    return text if text[-1:] in ".!?…" else f"{text.rstrip(',;:')}."

@@ -18,9 +18,13 @@ from corpus.egress import Egress
 from corpus.errors import (
     ArchivistError,
     BackendError,
+    BackendFailed,
+    BackendMalformed,
     BackendNotConfigured,
+    BackendRateLimited,
     BackendRejected,
     BackendTimeout,
+    BackendUnreachable,
     EgressRefused,
     Invalid,
     NotCleared,
@@ -198,9 +202,20 @@ def _route(backend: Backend, reason: str) -> Route:
 
 
 def _short(error: ArchivistError) -> str:
-    """The error without the name of the provider, which the sentence around it has already."""
-    text = str(error)
-    return text.removeprefix(f"LLM provider {error.provider!r}: ") if isinstance(error, BackendError) else text
+    """What went wrong, for whoever asked: no address, and nothing that the provider said, which may repeat the prompt."""
+    match error:
+        case BackendTimeout():
+            return f"no {error.stage.replace('_', ' ')} within {error.waited_s:g} s"
+        case BackendRateLimited():
+            return "rate limited (429)"
+        case BackendRejected() | BackendFailed():
+            return f"HTTP {error.status}"
+        case BackendUnreachable():
+            return "could not connect"
+        case BackendMalformed():
+            return "its answer was cut off or is not the protocol"
+        case _:
+            return "it could not be called"
 
 
 def _status(provider: _Provider) -> dict[str, object]:

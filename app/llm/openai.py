@@ -54,7 +54,7 @@ class OpenAIBackend:
         payload: dict[str, object] = {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
-            "max_tokens": prompt.max_tokens,
+            self._settings.max_tokens_field: prompt.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
         }

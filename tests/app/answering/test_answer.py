@@ -221,7 +221,7 @@ async def test_a_provider_that_fails_at_once_is_stood_in_for(begin: Begin, fake:
     fake.behave(FakeBehaviour(status=500))
     found = await asked(services, Ask(QUESTION))
     assert found.provider == "extractive"
-    assert found.route.startswith("extractive: provider 'llm' failed: failed with HTTP 500")
+    assert found.route.startswith("extractive: provider 'llm' failed: HTTP 500")
     assert "within 30 days" in found.answer
     assert messages_of(services)[1].status == "complete"
 

@@ -172,3 +172,18 @@ async def test_over_the_handbook_nothing_is_invented(services: Services) -> None
             quoted += 1
         assert places == sorted(places)
     assert quoted >= 20
+
+
+@pytest.mark.parametrize("question", ["?", "👍", "\u200b‍", "what is it?", "who are you?"])
+async def test_a_question_without_content_is_not_answered(services: Services, question: str) -> None:
+    """Where nothing is asked for, nothing is quoted, whatever happens to be nearest."""
+    async with aclosing(answer(services, Caller("local", ("everyone",)), Ask(question, store=False))) as events:
+        found = [event async for event in events][-1]
+    assert isinstance(found, Answer)
+    assert (found.abstained, found.citations) == (True, ())
+
+
+async def test_a_code_that_stands_nowhere_is_not_answered_by_its_neighbours(backend: ExtractiveBackend) -> None:
+    """What is known of E-4410 is no answer about E-4499."""
+    text, finished = await said(backend, "What does the reader's E-4499 mean?", CODES)
+    assert (text, finished.abstained) == (NO_ANSWER, True)

@@ -179,16 +179,17 @@ async def test_no_byte_of_a_prompt_above_the_clearance_leaves(gateway_for: Make,
 @pytest.mark.parametrize(
     ("behaviour", "provider", "reason"),
     [
-        (FakeBehaviour(status=429, retry_after="7"), {}, "rate limited (429); try again in 7 s"),
-        (FakeBehaviour(status=500), {}, "failed with HTTP 500; look at the provider's own log"),
-        (FakeBehaviour(api_key="other"), {}, "refused the key (401)"),
+        (FakeBehaviour(status=429, retry_after="7"), {}, "rate limited (429)"),
+        (FakeBehaviour(status=500), {}, "HTTP 500"),
+        (FakeBehaviour(status=400, error_message=CANARY), {}, "HTTP 400"),
+        (FakeBehaviour(api_key="other"), {}, "HTTP 401"),
         (FakeBehaviour(hang="headers"), {"first_token_timeout_s": 0.1}, "no first token within 0.1 s"),
-        (FakeBehaviour(reply=""), {}, "empty answer"),
-        (FakeBehaviour(redirect_to="http://elsewhere.example/"), {}, "redirects (307) to 'elsewhere.example'"),
+        (FakeBehaviour(reply=""), {}, "its answer was cut off or is not the protocol"),
+        (FakeBehaviour(redirect_to="http://elsewhere.example/"), {}, "it could not be called"),
         (FakeBehaviour(), {"base_url": "http://127.0.0.1:1/v1"}, "could not connect"),
         (FakeBehaviour(), {"api_key_env": "ACME_KEY"}, "the environment variable 'ACME_KEY' is not set"),
     ],
-    ids=["429", "500", "401", "hang", "empty", "redirect", "refused connection", "no key"],
+    ids=["429", "500", "400", "401", "hang", "empty", "redirect", "refused connection", "no key"],
 )
 async def test_a_default_provider_that_fails_is_replaced_and_the_route_says_why(
     gateway_for: Make, fake: RunningFake, behaviour: FakeBehaviour, provider: dict[str, object], reason: str
@@ -199,6 +200,8 @@ async def test_a_default_provider_that_fails_is_replaced_and_the_route_says_why(
     assert routes[-1].provider == "extractive"
     assert routes[-1].reason.startswith("extractive: provider 'acme' ")
     assert reason in routes[-1].reason
+    # Neither what the provider says, which may repeat the prompt, nor its address is for whoever asked.
+    assert not any(hidden in routes[-1].reason for hidden in (CANARY, "127.0.0.1", "elsewhere"))
     assert text == "quoted for internal"
     assert finished == Finished(Usage())
 
