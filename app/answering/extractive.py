@@ -100,7 +100,11 @@ def _carried_on(candidates: Sequence[Candidate], scores: Sequence[float]) -> lis
     """
     by_place = {(c.number, c.position): score for c, score in zip(candidates, scores, strict=True)}
     before = [by_place.get((c.number, c.position - 1), score) for c, score in zip(candidates, scores, strict=True)]
-    return [score + CARRIED_ON * max(0.0, previous - score) for score, previous in zip(scores, before, strict=True)]
+    return [
+        # A table's row stands alone: it is said of its own first cell.
+        score if "|" in c.sentence.text else score + CARRIED_ON * max(0.0, previous - score)
+        for c, score, previous in zip(candidates, scores, before, strict=True)
+    ]
 
 
 def _is_fragment(sentence: Sentence, passage: Passage) -> bool:
