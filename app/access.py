@@ -1,9 +1,8 @@
-"""Who calls, and what they may see. Pure functions; imports only settings and errors of ours."""
+"""Who calls, and for which groups. Pure functions; imports only settings and errors of ours."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
 from dataclasses import dataclass
 from hmac import compare_digest
 
@@ -40,11 +39,3 @@ def authenticate(server: ServerSettings, authorization: str | None) -> Caller:
 def _owner_of(key: str) -> str:
     digest = hashlib.sha256(b"archivist owner\x00" + key.encode("utf-8", "surrogatepass"))
     return f"key-{digest.hexdigest()[:16]}"
-
-
-def is_visible(document_groups: Collection[str], caller_groups: Collection[str]) -> bool:
-    """Whether a caller sees a stored document: one of its groups is one of theirs.
-
-    No groups on either side, or only empty names, is never a match.
-    """
-    return any(group and group in caller_groups for group in document_groups)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 SHINGLE = 3
 SAME = 0.9
@@ -36,9 +35,3 @@ def _jaccard(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...
     if larger == 0 or smaller / larger < SAME:
         return 1.0 if larger == 0 else 0.0
     return len(first & second) / len(first | second)
-
-
-def fold(texts: Iterable[str]) -> list[int]:
-    """The positions of the texts that do not repeat an earlier one, in order."""
-    folder = Folder()
-    return [position for position, text in enumerate(texts) if not folder.repeats(text)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -87,6 +85,3 @@ class RetentionSettings(Settings):
     """How many old snapshots stay on disk."""
 
     snapshots: int = Field(default=3, ge=1, description="Snapshots kept, the current one included.")
-
-
-Mode = Literal["hybrid", "dense", "lexical"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from corpus.settings import EmbedderSettings
-from corpus.types import Vector, Vectors
+from corpus.types import Vectors
 
 
 class Embedder(Protocol):
@@ -31,12 +31,6 @@ class Embedder(Protocol):
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Shapes: (len(texts), dimension) float32, rows unit length, in the order of `texts`."""
         ...
-
-
-def embed_query(embedder: Embedder, text: str) -> Vector:
-    """One question's vector. Shapes: (dimension,)."""
-    vector: Vector = embedder.embed_queries([text])[0]
-    return vector
 
 
 def open_embedder(settings: EmbedderSettings, *, threads: int | None = None) -> Embedder:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from app.access import Caller, authenticate, is_visible
+from app.access import Caller, authenticate
 from app.settings import ServerSettings
 from corpus.errors import Unauthorized
 
@@ -52,29 +50,3 @@ def test_any_other_header_is_refused_without_naming_the_key(header: str | None) 
     with pytest.raises(Unauthorized) as refused:
         authenticate(KEYED, header)
     assert "4711" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("document", "caller", "expected"),
-    [
-        (("everyone",), ("everyone",), True),
-        (("finance", "board"), ("everyone", "board"), True),
-        (("finance",), ("everyone",), False),
-        ((), ("everyone",), False),
-        (("everyone",), (), False),
-        (("",), ("",), False),
-        (("Everyone",), ("everyone",), False),
-        (("everyone ",), ("everyone",), False),
-    ],
-)
-def test_a_document_is_visible_where_one_group_matches(
-    document: tuple[str, ...], caller: tuple[str, ...], expected: bool
-) -> None:
-    """One common group is needed and enough; none, an empty name or a similar one is not."""
-    assert is_visible(document, caller) is expected
-
-
-@given(st.lists(st.text(max_size=3)), st.lists(st.text(max_size=3)))
-def test_visibility_is_the_common_named_groups(document: list[str], caller: list[str]) -> None:
-    """Visible exactly where the two sets of non-empty names meet."""
-    assert is_visible(document, caller) == bool({*document} & {*caller} - {""})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corpus.embedders import weights
-from corpus.embedders.embedder import Embedder, embed_query, open_embedder
+from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import ConfigError, ModelDamaged, ModelNotFound
 from corpus.settings import EmbedderSettings
@@ -30,7 +30,7 @@ def test_vectors_are_of_unit_length_and_in_order(embedder: Embedder) -> None:
 def test_the_model_tells_meaning(embedder: Embedder) -> None:
     """A question is nearer to its answer than to another text."""
     answer, other = embedder.embed_documents(["Visitors leave their cars in the yard.", "Lunch is served at noon."])
-    question = embed_query(embedder, "Where can guests park?")
+    question = embedder.embed_queries(["Where can guests park?"])[0]
     assert question @ answer > question @ other + 0.1
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from corpus.embedders.embedder import Embedder, embed_query
+from corpus.embedders.embedder import Embedder
 from corpus.lexical import LexicalFilter, stems
 from corpus.search import Query, Scope, Searcher
 from corpus.settings import SearchSettings
@@ -46,7 +46,7 @@ VECTORS: dict[str, Vector] = {}
 def query(embedder: Embedder, text: str, weight: float = 1.0) -> Query:
     """A question as it is searched for; each is embedded once."""
     if text not in VECTORS:
-        VECTORS[text] = embed_query(embedder, text)
+        VECTORS[text] = embedder.embed_queries([text])[0]
     return Query(text, VECTORS[text], weight)
 
 
