@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from app.llm.settings import LlmSettings
+from app.loopback import is_loopback_host
 from corpus.settings import EmbedderSettings, LabelSettings, SearchSettings, Settings
 
 
@@ -68,71 +68,12 @@ class PromptSettings(Settings):
     answer_tokens: int = Field(default=512, ge=16, description="Tokens of the answer, at most.")
 
 
-class ProviderSettings(Settings):
-    """One LLM provider."""
-
-    kind: Literal["openai"] = Field(default="openai", description="The wire format; openai = Chat Completions.")
-    base_url: str = Field(description="The address up to and without /chat/completions, such as http://127.0.0.1:11434/v1.")
-    model: str = Field(description="The model's name, as the provider spells it.")
-    api_key: SecretStr | None = Field(default=None, description="The key itself; better: api_key_env or api_key_file.")
-    api_key_env: str | None = Field(default=None, description="Name of the environment variable that holds the key.")
-    api_key_file: Path | None = Field(default=None, description="File that holds the key.")
-    clearance: str | None = Field(
-        default=None, description="The highest label it may see. Must be given unless base_url is on this machine."
-    )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature; empty = the provider's own.")
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens",
-        description="What the provider calls the limit of an answer; OpenAI's newer models want the second.",
-    )
-    connect_timeout_s: float = Field(default=5, gt=0, description="Seconds to wait for a connection.")
-    first_token_timeout_s: float = Field(default=60, gt=0, description="Seconds to wait for the first token.")
-    between_tokens_timeout_s: float = Field(default=30, gt=0, description="Seconds to wait for each further token.")
-    total_timeout_s: float = Field(default=300, gt=0, description="Seconds a whole answer may take.")
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("base_url must begin with http:// or https:// and name a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("base_url must not carry a user, a password, a query or a fragment")
-        if parts.path.rstrip("/").endswith("/chat/completions"):
-            raise ValueError(f"base_url {url!r} must end before /chat/completions")
-        return url.rstrip("/")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the address is a literal loopback address or localhost."""
-        return is_loopback_host(urlsplit(self.base_url).hostname or "")
-
-
-class LlmSettings(Settings):
-    """Who writes the answers."""
-
-    default: str = Field(
-        default="extractive", description="`extractive` (built in, quotes the documents) or a name under providers."
-    )
-    providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM providers by name.")
-    extractive_fallback: bool = Field(
-        default=True,
-        description="Whether the extractive backend answers where the provider may not see the passages or fails.",
-    )
-    caller_may_choose: bool = Field(default=True, description="Whether a request's `provider` is obeyed.")
-
-    @model_validator(mode="after")
-    def _default_exists(self) -> LlmSettings:
-        if "extractive" in self.providers:
-            raise ValueError("llm.providers may not redefine 'extractive', which is built in")
-        if self.default != "extractive" and self.default not in self.providers:
-            known = ", ".join(["extractive", *self.providers])
-            raise ValueError(f"llm.default {self.default!r} is not a provider; known: {known}")
-        return self
+LIVE = ("labels", "search", "history", "prompt", "llm")
+"""Sections that take effect without a restart."""
 
 
 class ServiceSettings(Settings):
-    """Everything the service is told."""
+    """Everything the service is told. What LIVE names may change while it runs."""
 
     data_dir: Path
     server: ServerSettings
@@ -157,12 +98,22 @@ class ServiceSettings(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _routes_name_labels(self) -> ServiceSettings:
+        for route in self.llm.routes:
+            for label in route.when.labels:
+                if label not in self.labels.order:
+                    known = ", ".join(self.labels.order)
+                    raise ValueError(f"llm.routes {route.name!r}: label {label!r} is not in labels.order; known: {known}")
+        return self
 
-def is_loopback_host(host: str) -> bool:
-    """Whether a host is `localhost` or a literal loopback address. Nothing is resolved."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    @model_validator(mode="after")
+    def _prompts_fit_the_models(self) -> ServiceSettings:
+        needed = self.prompt.budget_tokens + self.prompt.answer_tokens
+        for name, provider in self.llm.providers.items():
+            if provider.context_tokens is not None and provider.context_tokens < needed:
+                raise ValueError(
+                    f"llm.providers.{name}.context_tokens {provider.context_tokens} is less than prompt.budget_tokens and "
+                    f"prompt.answer_tokens together ({needed}); lower those, or give the model more context"
+                )
+        return self

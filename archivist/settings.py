@@ -16,7 +16,8 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
-from app.settings import HistorySettings, LlmSettings, PromptSettings, ProviderSettings, ServerSettings, ServiceSettings
+from app.llm.settings import LlmSettings, ProviderSettings
+from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest.settings import ChunkingSettings, JobSettings, SourceSettings

@@ -8,7 +8,9 @@ ArchivistError
 │   ├── Gone                 that version was replaced
 │   ├── Conflict             wait for the other request
 │   ├── Invalid              a value is out of bounds
-│   └── TooLarge             send less
+│   ├── TooLarge             send less
+│   ├── Overloaded           too many at once; ask again later
+│   └── BudgetSpent          what may be spent today is; ask again tomorrow
 ├── DocumentError          mend or remove the document; the job goes on without it
 ├── LockHeld               another run is at work; wait for it (exit 5)
 ├── SnapshotError          look at the data folder
@@ -38,6 +40,7 @@ ArchivistError
 from __future__ import annotations
 
 _WAITED_FOR = {
+    "queue": "no free place",
     "pool": "no free connection",
     "connect": "no connection",
     "response": "no response",
@@ -95,6 +98,22 @@ class Invalid(RequestError):
 
 class TooLarge(RequestError):
     """What the caller sent is larger than the limit."""
+
+
+class Overloaded(RequestError):
+    """Too many are being answered at once. `retry_after_s` is when to ask again."""
+
+    def __init__(self, what: str, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{what}; ask again in {retry_after_s:.0f} s")
+
+
+class BudgetSpent(RequestError):
+    """A day's budget is spent. `retry_after_s` is when the next day begins (UTC)."""
+
+    def __init__(self, budget: str, retry_after_s: float) -> None:
+        self.budget, self.retry_after_s = budget, retry_after_s
+        super().__init__(f"the budget {budget!r} is spent for today (UTC); ask again tomorrow, or raise llm.budgets")
 
 
 class DocumentError(ArchivistError):
@@ -202,7 +221,7 @@ class BackendUnreachable(BackendError):
 
 
 class BackendTimeout(BackendError):
-    """A stage took longer than its limit. `stage` is connect, first_token, between_tokens, pool or total."""
+    """A stage took longer than its limit. `stage` is queue, pool, connect, first_token, between_tokens or total."""
 
     def __init__(self, provider: str, stage: str, waited_s: float) -> None:
         self.stage, self.waited_s = stage, waited_s

@@ -11,12 +11,28 @@ from corpus.types import Message, Passage
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. `estimated` says that the provider did not report them and we counted."""
+    """Tokens of one call. `estimated` says that the provider did not report them and we counted.
+
+    `cached_tokens` are those of the prompt that the provider had cached. `cost_usd` is None where the price is not known;
+    a backend leaves it at 0, the gateway fills it in.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cost_usd: float = 0.0
+    cached_tokens: int = 0
+    cost_usd: float | None = 0.0
     estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both calls together; a cost that is not known makes the sum unknown."""
+        unknown = self.cost_usd is None or other.cost_usd is None
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost_usd=None if unknown else (self.cost_usd or 0.0) + (other.cost_usd or 0.0),
+            estimated=self.estimated or other.estimated,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +41,7 @@ class Prompt:
 
     `messages` is the finished prompt (system, history, passages and question). `passages` are the same numbered
     passages and `question` the standalone question, for a backend that needs no prose. `label` is the highest label of
-    everything in it.
+    everything in it. `deadline` is a time of the event loop's clock by which the whole answer must be there.
     """
 
     messages: tuple[Message, ...]
@@ -36,6 +52,7 @@ class Prompt:
     passages: tuple[Passage, ...] = ()
     nearness: float = 0.0
     rarity: Mapping[str, float] = field(default_factory=dict)
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.settings import ProviderSettings
+from app.llm.settings import ProviderSettings
 from corpus.errors import ConfigError
 from corpus.settings import LabelSettings
 

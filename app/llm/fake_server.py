@@ -20,7 +20,7 @@ from typing import Any, Literal
 import uvicorn
 
 from app.listening import bound_socket
-from app.settings import is_loopback_host
+from app.loopback import is_loopback_host
 from corpus.errors import ConfigError
 
 Scope = MutableMapping[str, Any]

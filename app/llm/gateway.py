@@ -13,7 +13,7 @@ import structlog
 from app.llm.backend import Backend, Delta, Finished, Prompt
 from app.llm.clearance import clearance_of, is_cleared
 from app.llm.openai import OpenAIBackend
-from app.settings import LlmSettings
+from app.llm.settings import LlmSettings
 from corpus.egress import Egress
 from corpus.errors import (
     ArchivistError,

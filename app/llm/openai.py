@@ -8,8 +8,8 @@ from typing import Any
 
 from app.llm.backend import Delta, Finished, Prompt
 from app.llm.rejections import Call, stream_error
+from app.llm.settings import ProviderSettings
 from app.llm.wire import Piece, converse, key_problem, parse_object, secret_of, whole
-from app.settings import ProviderSettings
 from corpus.egress import Egress
 from corpus.errors import BackendMalformed
 

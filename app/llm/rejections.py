@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
-from app.settings import ProviderSettings
+from app.llm.settings import ProviderSettings
 from corpus.errors import BackendError, BackendFailed, BackendMalformed, BackendRateLimited, BackendRejected
 
 MESSAGE_CHARS = 300

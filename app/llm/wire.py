@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from app.llm.backend import Delta, Finished, Prompt, Usage
 from app.llm.rejections import Call, rejection
-from app.settings import ProviderSettings
+from app.llm.settings import ProviderSettings
 from corpus.egress import Answer, Egress, Timeouts
 from corpus.errors import (
     BackendError,

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from app.access import authenticate
 from app.logs import error_fields
+from app.loopback import is_loopback_host
 from app.metrics import CONTENT_TYPE
 from app.routes.shared import CallerOf, ServicesOf, problems
 from app.schemas import Ready
 from app.services import Services
-from app.settings import is_loopback_host
 from corpus.errors import EmbedderMismatch, SnapshotError, StateError, Unauthorized
 
 READY_WITHIN_S = 1.5

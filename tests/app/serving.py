@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import uvicorn
 
+from app.llm.settings import LlmSettings
 from app.main import create_app, server_config
 from app.services import Services
-from app.settings import HistorySettings, LlmSettings, PromptSettings, ServerSettings, ServiceSettings
+from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from app.state import State
 from corpus.egress import Egress
 from corpus.embedders.embedder import Embedder, open_embedder

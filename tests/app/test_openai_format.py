@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.llm.fake_server import FakeBehaviour
-from app.settings import LlmSettings, ProviderSettings
+from app.llm.settings import LlmSettings, ProviderSettings
 from tests.app.serving import listening, settings_of
 from tests.servers import running_fake_llm, wait_until
 

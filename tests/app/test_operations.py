@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.llm.settings import LlmSettings, ProviderSettings
 from app.main import create_app
-from app.settings import LlmSettings, ProviderSettings
 from tests.app.serving import Serve, ServiceClient, settings_of
 
 pytestmark = pytest.mark.anyio

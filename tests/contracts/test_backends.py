@@ -14,7 +14,7 @@ from app.answering.extractive import ExtractiveBackend
 from app.llm.backend import Backend, Delta, Finished, Prompt
 from app.llm.fake_server import FakeBehaviour
 from app.llm.openai import OpenAIBackend
-from app.settings import ProviderSettings
+from app.llm.settings import ProviderSettings
 from corpus.egress import Egress
 from corpus.embedders.embedder import Embedder
 from corpus.errors import BackendRejected

@@ -10,7 +10,8 @@ import pytest
 from app import services as composition
 from app.answering.types import Answer, Grounding
 from app.llm.backend import Usage
-from app.settings import HistorySettings, LlmSettings, PromptSettings, ServerSettings, ServiceSettings
+from app.llm.settings import LlmSettings
+from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, SearchSettings

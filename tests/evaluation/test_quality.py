@@ -9,8 +9,9 @@ import pytest
 
 from app.answering.types import Answer, Grounding
 from app.llm.backend import Usage
+from app.llm.settings import LlmSettings
 from app.services import Services
-from app.settings import HistorySettings, LlmSettings, PromptSettings, ServerSettings, ServiceSettings
+from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from app.state import State
 from corpus.egress import Egress
 from corpus.embedders.embedder import Embedder

@@ -15,8 +15,8 @@ from app.answering.extractive import NO_ANSWER
 from app.answering.types import Answer, Ask, Sources
 from app.llm.backend import Delta
 from app.llm.fake_server import FakeBehaviour
+from app.llm.settings import LlmSettings, ProviderSettings
 from app.services import Services
-from app.settings import LlmSettings, ProviderSettings
 from app.state import StoredMessage
 from corpus.errors import BackendError, BackendFailed, NoSnapshot, NotFound
 from tests.app.serving import composed, settings_of

@@ -15,8 +15,8 @@ from app.access import Caller
 from app.answering.answer import answer
 from app.answering.types import Answer, Ask
 from app.llm.fake_server import FakeBehaviour
+from app.llm.settings import LlmSettings, ProviderSettings
 from app.services import Services
-from app.settings import LlmSettings, ProviderSettings
 from corpus.errors import NotCleared
 from corpus.types import Message
 from ingest.settings import RuleSettings

@@ -12,8 +12,8 @@ from app.answering.recall import Recalled
 from app.answering.rewrite import LONGEST_REWRITE, understand_question
 from app.answering.types import Ask
 from app.llm.fake_server import FakeBehaviour
+from app.llm.settings import LlmSettings, ProviderSettings
 from app.services import Services
-from app.settings import LlmSettings, ProviderSettings
 from corpus.types import Message
 from tests.app.serving import composed, settings_of
 from tests.servers import RunningFake, running_fake_llm

@@ -8,7 +8,7 @@ import pytest
 
 from app.llm.fake_server import FakeBehaviour
 from app.llm.openai import OpenAIBackend
-from app.settings import ProviderSettings
+from app.llm.settings import ProviderSettings
 from corpus.egress import Egress
 from tests.servers import RunningFake, running_fake_llm
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.llm.clearance import clearance_of, is_cleared
-from app.settings import ProviderSettings
+from app.llm.settings import ProviderSettings
 from corpus.errors import ConfigError
 from corpus.settings import LabelSettings
 

@@ -13,7 +13,7 @@ import pytest
 from app.llm.backend import Delta, Finished, Prompt, Usage
 from app.llm.fake_server import FakeBehaviour
 from app.llm.gateway import Gateway, Route
-from app.settings import LlmSettings
+from app.llm.settings import LlmSettings
 from corpus.egress import Egress
 from corpus.errors import (
     ArchivistError,

@@ -16,8 +16,9 @@ import uvicorn
 from playwright.sync_api import Locator, Page, Request, expect
 
 from app.access import LOCAL_OWNER
+from app.llm.settings import LlmSettings, ProviderSettings
 from app.main import create_app
-from app.settings import LlmSettings, ProviderSettings, ServiceSettings
+from app.settings import ServiceSettings
 from app.state import State
 from tests.servers import wait_until
 

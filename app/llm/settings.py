@@ -1,0 +1,268 @@
+"""What the gateway is told: providers, routes, prices, budgets. Frozen sections of the configuration under `llm`."""
+
+from __future__ import annotations
+
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from app.loopback import is_loopback_host
+from corpus.settings import Settings
+
+EXTRACTIVE = "extractive"
+"""The built-in backend's name, in configuration and requests."""
+
+Kind = Literal["openai", "anthropic", "google", "llamacpp"]
+
+_ONLY_LLAMACPP = ("model_path", "chat_template", "threads")
+_ONLY_OPENAI = ("max_tokens_field", "stream_usage", "system_role")
+_ONLY_REMOTE = ("key_header", "query", "headers", "ca_file", "proxy")
+
+
+class ProviderSettings(Settings):
+    """One LLM provider and model."""
+
+    kind: Kind = Field(
+        default="openai",
+        description="The wire format: openai = Chat Completions, anthropic = Messages, google = Gemini generateContent; "
+        "llamacpp = a GGUF file run by the service itself (extra `local`).",
+    )
+    base_url: str = Field(
+        default="",
+        description="The address up to and without the format's own path, such as http://127.0.0.1:11434/v1; "
+        "left out for llamacpp.",
+    )
+    model: str = Field(description="The model's name, as the provider spells it; for llamacpp a name of your own.")
+    clearance: str | None = Field(
+        default=None, description="The highest label it may see. Must be given unless base_url is on this machine."
+    )
+    api_key: SecretStr | None = Field(default=None, description="The key itself; better: api_key_env or api_key_file.")
+    api_key_env: str | None = Field(default=None, description="Name of the environment variable that holds the key.")
+    api_key_file: Path | None = Field(default=None, description="File that holds the key.")
+    key_header: str = Field(
+        default="",
+        description="Header that carries the bare key, such as api-key for Azure; empty = the format's own "
+        "(Authorization: Bearer, x-api-key, x-goog-api-key).",
+    )
+    query: dict[str, str] = Field(
+        default_factory=dict, description="Query parameters of each call, such as api-version for Azure."
+    )
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Further headers of each call; shown as secrets.")
+    body: dict[str, Any] = Field(
+        default_factory=dict, description="Further fields of each call's JSON body; they win over ours."
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="Sampling temperature; empty = not sent, which some models insist on."
+    )
+    system_role: Literal["system", "developer", "user"] = Field(
+        default="system",
+        description="Role of the instructions (openai); user = put before the first question, for models without one.",
+    )
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens",
+        description="What the provider calls the limit of an answer (openai); OpenAI's newer models want the second.",
+    )
+    stream_usage: bool = Field(
+        default=True, description="Whether token counts are asked for (openai's stream_options); off = they are estimated."
+    )
+    context_tokens: int | None = Field(
+        default=None, ge=256, description="Tokens of the model's context; for llamacpp it is made so large (empty = 4096)."
+    )
+    model_path: Path | None = Field(default=None, description="The GGUF file (llamacpp).")
+    chat_template: Path | None = Field(default=None, description="A Jinja chat template; empty = the file's own (llamacpp).")
+    threads: int | None = Field(default=None, ge=1, description="Threads that compute; empty = one a core (llamacpp).")
+    ca_file: Path | None = Field(
+        default=None, description="Certificates (PEM) that vouch for a private address; empty = the usual authorities."
+    )
+    proxy: str | None = Field(default=None, description="http:// proxy for this provider; the environment's are never used.")
+    connect_timeout_s: float = Field(default=5, gt=0, description="Seconds to wait for a connection.")
+    first_token_timeout_s: float = Field(default=60, gt=0, description="Seconds to wait for the first token.")
+    between_tokens_timeout_s: float = Field(default=30, gt=0, description="Seconds to wait for each further token.")
+    total_timeout_s: float = Field(default=300, gt=0, description="Seconds a whole answer may take.")
+    retries: int = Field(
+        default=1,
+        ge=0,
+        le=5,
+        description="Further tries after a refused connection, a 429 or a 5xx; never after a word.",
+    )
+    max_concurrent: int = Field(default=16, ge=1, description="Calls at a time.")
+    max_queued: int = Field(default=64, ge=0, description="Calls that wait for a place; more are refused with 429.")
+    queue_timeout_s: float = Field(default=30, gt=0, description="Seconds a call waits for a place.")
+    breaker_failures: int = Field(
+        default=5, ge=1, description="Failures in a row after which the provider is left alone for breaker_open_s."
+    )
+    breaker_open_s: float = Field(default=15, gt=0, description="Seconds until one call tries a provider that was left alone.")
+
+    @field_validator("base_url", "proxy")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if not url:
+            return url
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError("is not a URL; check its host and its port") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must begin with http:// or https:// and name a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must not carry a user, a password, a query or a fragment (see api_key, query)")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> ProviderSettings:
+        local_model = self.kind == "llamacpp"
+        if local_model and (self.model_path is None or self.base_url):
+            raise ValueError("kind llamacpp needs model_path, a GGUF file, and no base_url: the service runs it itself")
+        if not local_model and not self.base_url:
+            raise ValueError(f"base_url is missing; kind {self.kind} is called at an address")
+        foreign = (_ONLY_REMOTE if local_model else _ONLY_LLAMACPP) + (
+            () if self.kind in ("openai", "llamacpp") else _ONLY_OPENAI
+        )
+        set_keys = [key for key in foreign if key in self.model_fields_set]
+        if set_keys:
+            raise ValueError(f"{set_keys[0]} means nothing for kind {self.kind}; take it out")
+        path = urlsplit(self.base_url).path
+        for ending in ("/chat/completions", "/messages"):
+            if path.endswith(ending):
+                raise ValueError(f"base_url must end before {ending}, which is added to it")
+        segments = [segment for segment in path.split("/") if segment]
+        if any(first == second for first, second in pairwise(segments)):
+            raise ValueError(f"base_url has a part of its path twice: {path!r}")
+        if self.proxy is not None and self.is_local:
+            raise ValueError("proxy would carry calls to this machine away from it; take it out")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what it is sent stays on this machine: a literal loopback address, localhost, or a file run here."""
+        return self.kind == "llamacpp" or is_loopback_host(urlsplit(self.base_url).hostname or "")
+
+
+class ConditionSettings(Settings):
+    """When a route is taken: all that is given must hold; nothing given = always."""
+
+    exact: tuple[str, ...] = Field(
+        default=(), description="The question is one of these; case, spaces and punctuation at the end do not count."
+    )
+    matches: str = Field(default="", description="An RE2 pattern found anywhere in the question, whatever its case.")
+    languages: tuple[str, ...] = Field(default=(), description="Languages the question is in, such as de (ISO 639-1).")
+    labels: tuple[str, ...] = Field(default=(), description="The highest label of the prompt is one of these.")
+    min_words: int | None = Field(default=None, ge=0, description="Words of the question, at least.")
+    max_words: int | None = Field(default=None, ge=0, description="Words of the question, at most.")
+    min_turn: int | None = Field(default=None, ge=1, description="Turn of the conversation, at least; 1 = its first question.")
+    max_turn: int | None = Field(default=None, ge=1, description="Turn of the conversation, at most.")
+    min_nearness: float | None = Field(
+        default=None, ge=-1, le=1, description="Cosine of the question and the nearest passage, at least."
+    )
+    max_nearness: float | None = Field(default=None, ge=-1, le=1, description="The same, at most: retrieval is weak.")
+    min_coverage: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the question's words, by rarity, that the passages hold, at least."
+    )
+    max_coverage: float | None = Field(default=None, ge=0, le=1, description="The same, at most.")
+
+
+class RouteSettings(Settings):
+    """One rule: who answers which questions. The first that holds is taken; where none does, `default` and `fallbacks`."""
+
+    name: str = Field(min_length=1, max_length=60, description="Named in every answer that takes it.")
+    when: ConditionSettings = Field(default_factory=ConditionSettings, description="When it is taken.")
+    providers: tuple[str, ...] = Field(default=(), description="Providers in the order they are tried.")
+    answer: str = Field(default="", description="A fixed answer instead; nobody is asked.")
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> RouteSettings:
+        if bool(self.providers) == bool(self.answer):
+            raise ValueError(f"route {self.name!r} needs either providers or a fixed answer")
+        return self
+
+
+class PriceSettings(Settings):
+    """What a model costs, in US dollars per million tokens."""
+
+    input_usd: float = Field(ge=0, description="Per million tokens of the prompt.")
+    output_usd: float = Field(ge=0, description="Per million tokens of the answer.")
+    cached_input_usd: float | None = Field(
+        default=None, ge=0, description="Per million tokens of the prompt that the provider had cached; empty = input_usd."
+    )
+    as_of: date = Field(description="The day on which this was looked up.")
+
+
+class BudgetSettings(Settings):
+    """How much may be spent in a day (UTC)."""
+
+    name: str = Field(min_length=1, max_length=60, description="Named in logs, metrics and answers.")
+    per: Literal["service", "caller"] = Field(default="service", description="Whether all callers share it, or each has one.")
+    max_usd: float | None = Field(default=None, gt=0, description="US dollars a day; give this or max_tokens.")
+    max_tokens: int | None = Field(default=None, gt=0, description="Tokens a day, prompts and answers together.")
+    warn_at: float = Field(default=0.8, gt=0, le=1, description="Share of it from which a warning is given.")
+    then: tuple[str, ...] = Field(
+        default=(), description="Providers used once it is spent, in order; may be extractive; empty = refused with 429."
+    )
+
+    @model_validator(mode="after")
+    def _counts_one_thing(self) -> BudgetSettings:
+        if (self.max_usd is None) == (self.max_tokens is None):
+            raise ValueError(f"budget {self.name!r} needs either max_usd or max_tokens")
+        return self
+
+
+class LlmSettings(Settings):
+    """Who writes the answers."""
+
+    default: str = Field(
+        default=EXTRACTIVE, description="`extractive` (built in, quotes the documents) or a name under providers."
+    )
+    fallbacks: tuple[str, ...] = Field(
+        default=(), description="Providers tried in this order where the default one fails, is full or is not cleared."
+    )
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM providers by name.")
+    extractive_fallback: bool = Field(
+        default=True,
+        description="Whether the extractive backend answers where no provider may see the passages or all of them fail.",
+    )
+    caller_may_choose: bool = Field(default=True, description="Whether a request's `provider` is obeyed.")
+    answer_within_s: float = Field(
+        default=300, gt=0, description="Seconds for one answer with all its waiting, retries and fallbacks."
+    )
+    routes: tuple[RouteSettings, ...] = Field(default=(), description="Who answers which questions; the first that holds.")
+    prices: dict[str, PriceSettings] = Field(
+        default_factory=dict, description="Prices by provider's name, or by model's name for all that have it."
+    )
+    budgets: tuple[BudgetSettings, ...] = Field(default=(), description="What may be spent in a day.")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> LlmSettings:
+        if EXTRACTIVE in self.providers:
+            raise ValueError("llm.providers may not redefine 'extractive', which is built in")
+        self._require("llm.default", (self.default,))
+        self._require("llm.fallbacks", self.fallbacks)
+        for what, sections in (("routes", self.routes), ("budgets", self.budgets)):
+            names = [section.name for section in sections]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"llm.{what}: two are called {twice[0]!r}; give each its own name")
+        for route in self.routes:
+            self._require(f"llm.routes {route.name!r}: providers", route.providers)
+        for budget in self.budgets:
+            self._require(f"llm.budgets {budget.name!r}: then", budget.then)
+        return self
+
+    def _require(self, where: str, chain: tuple[str, ...]) -> None:
+        for name in chain:
+            if name != EXTRACTIVE and name not in self.providers:
+                known = ", ".join([EXTRACTIVE, *self.providers])
+                raise ValueError(f"{where} {name!r} is not a provider; known: {known}")
+        if EXTRACTIVE in chain[:-1]:
+            raise ValueError(f"{where}: nothing comes after 'extractive', which never fails; put it last")
+        if len(set(chain)) != len(chain):
+            raise ValueError(f"{where} names a provider twice: {', '.join(chain)}")
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Who is tried where no route says otherwise."""
+        return (self.default, *(name for name in self.fallbacks if name != self.default))
