@@ -28,7 +28,8 @@ ANSWER: JsonDict = {
     "model": "extractive",
     "route": "extractive",
     "snapshot": "000003-1f0c88aa",
-    "usage": {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0},
+    "finish_reason": "stop",
+    "usage": {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "cost_usd": 0.0, "estimated": False},
     "grounding": {"supported_share": 1.0, "unsupported": []},
     "timings_ms": {
         "history": 0.4,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,14 @@ from pydantic.json_schema import models_json_schema
 from app.listening import bound_socket
 from app.logs import configure_logs
 from app.middleware import Gate, Requests
+from app.reload import Current, Origin, Reloader
 from app.requests import add_error_handlers
 from app.routes import ask, conversations, docs, documents, openai, operations
 from app.routes.shared import Busy
 from app.schemas import ProblemDetails
 from app.services import Services, build_services
 from app.settings import ServerSettings, ServiceSettings
-from corpus.errors import ArchivistError
+from corpus.errors import ArchivistError, ConfigError
 
 WEB = Path(__file__).parent / "web"
 
@@ -38,17 +42,22 @@ GRACEFUL_SHUTDOWN_S = 20
 MAX_HEADER_BYTES = 65_536
 
 
-def create_app(settings: ServiceSettings, services: Services | None = None) -> FastAPI:
-    """The application. Its lifespan starts and closes `services`, which are built from the settings if not given."""
-    composed = build_services(settings) if services is None else services
+def create_app(settings: ServiceSettings, services: Services | None = None, origin: Origin | None = None) -> FastAPI:
+    """The application. Its lifespan starts and closes `services`, which are built from the settings if not given.
+
+    With `origin` the configuration is watched, and what may change while it serves does.
+    """
+    current = Current(build_services(settings) if services is None else services)
+    reloader = None if origin is None else Reloader(current, origin)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
-            await composed.start()
-            yield
+            await current.services.start()
+            async with _running(reloader):
+                yield
         finally:
-            await composed.close()
+            await current.close()
 
     # docs_url and redoc_url would load their scripts from a CDN; routes/docs.py renders the document itself.
     app = FastAPI(
@@ -60,7 +69,7 @@ def create_app(settings: ServiceSettings, services: Services | None = None) -> F
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = composed
+    app.state.current, app.state.reloader = current, reloader
     app.state.busy = Busy()
     for router in (ask.router, openai.router, conversations.router, documents.router, operations.router, docs.router):
         app.include_router(router)
@@ -68,9 +77,40 @@ def create_app(settings: ServiceSettings, services: Services | None = None) -> F
     add_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(Gate, server=settings.server)
-    app.add_middleware(Requests, metrics=composed.metrics)
+    app.add_middleware(Requests, current=current)
     _describe(app, needs_key=settings.server.api_key is not None)
     return app
+
+
+@asynccontextmanager
+async def _running(reloader: Reloader | None) -> AsyncIterator[None]:
+    """The reloader at work; SIGHUP makes it look at once, for folders that do not tell of changes."""
+    if reloader is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    watching = asyncio.create_task(reloader.run())
+    by_hand: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        by_hand.add(asyncio.create_task(_reloaded(reloader)))
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    try:
+        yield
+    finally:
+        if in_main_thread:
+            loop.remove_signal_handler(signal.SIGHUP)
+        for task in (watching, *by_hand):
+            task.cancel()
+        await asyncio.gather(watching, *by_hand, return_exceptions=True)
+
+
+async def _reloaded(reloader: Reloader) -> None:
+    with suppress(ConfigError):  # told by the reloader
+        await reloader.reload()
 
 
 class _Server(uvicorn.Server):
@@ -91,8 +131,12 @@ class _Server(uvicorn.Server):
             self._on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
 
-def serve(settings: ServiceSettings, on_ready: Callable[[str], None] = lambda address: None) -> None:
+def serve(
+    settings: ServiceSettings, on_ready: Callable[[str], None] = lambda address: None, origin: Origin | None = None
+) -> None:
     """Run the service until it is told to stop; `on_ready` is told the address once it listens.
+
+    With `origin` the configuration is watched.
 
     One process: what is busy and what is in use is known to it alone.
     Raises: ConfigError (the address is taken, too), EmbedderError, StateError; ArchivistError where it could not start.
@@ -100,7 +144,7 @@ def serve(settings: ServiceSettings, on_ready: Callable[[str], None] = lambda ad
     gc.disable()
     with closing(bound_socket(settings.server.host, settings.server.port)) as listener:
         configure_logs()
-        server = _Server(server_config(create_app(settings), settings.server), on_ready)
+        server = _Server(server_config(create_app(settings, origin=origin), settings.server), on_ready)
         server.run(sockets=[listener])
     if not server.started:
         raise ArchivistError("the service did not start; the log says why")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app.answering.types import Answer
+from app.llm.backend import Usage
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -46,6 +48,49 @@ class Metrics:
         self._tokens = Counter(
             "archivist_tokens_total", "Tokens by provider and kind.", ["provider", "kind"], registry=self.registry
         )
+        self._cost = Counter(
+            "archivist_cost_usd_total", "US dollars spent, as far as prices are known.", ["provider"], registry=self.registry
+        )
+        self._calls = Counter(
+            "archivist_llm_calls_total",
+            "Calls to LLM providers by outcome: answered, left_alone, or the kind of failure.",
+            ["provider", "outcome"],
+            registry=self.registry,
+        )
+        self._retries = Counter(
+            "archivist_llm_retries_total", "Calls that were made again.", ["provider"], registry=self.registry
+        )
+        self._first_token_seconds = Histogram(
+            "archivist_llm_first_token_seconds",
+            "Seconds from the call to its first token, retries included.",
+            ["provider"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._breaker = Gauge(
+            "archivist_llm_breaker_open",
+            "1 where a provider is left alone.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self._clearance = Counter(
+            "archivist_clearance_decisions_total",
+            "Whether a provider might see a prompt of this label.",
+            ["provider", "label", "decision"],
+            registry=self.registry,
+        )
+        self._budget = Gauge(
+            "archivist_budget_used_share", "Share used today of a budget that all share.", ["budget"], registry=self.registry
+        )
+        self._config_valid = Gauge(
+            "archivist_config_valid",
+            "1 where the configuration on disk is in force, 0 where it was refused.",
+            registry=self.registry,
+        )
+        self._config_valid.set(1)
+        self._reloads = Counter(
+            "archivist_config_reloads_total", "Changes of the configuration by outcome.", ["outcome"], registry=self.registry
+        )
         self._documents = Gauge("archivist_documents", "Documents in the snapshot served.", registry=self.registry)
         self._chunks = Gauge("archivist_chunks", "Chunks in the snapshot served.", registry=self.registry)
         self._snapshot_age = Gauge(
@@ -60,12 +105,48 @@ class Metrics:
         self._request_seconds.labels(route).observe(took_s)
 
     def count_answer(self, answer: Answer) -> None:
-        """One answer was given: its stages and its tokens."""
+        """One answer was given: its stages."""
         self._answers.labels(answer.provider, str(answer.abstained).lower()).inc()
-        self._tokens.labels(answer.provider, "prompt").inc(answer.usage.prompt_tokens)
-        self._tokens.labels(answer.provider, "completion").inc(answer.usage.completion_tokens)
         for stage, took_ms in answer.timings_ms.items():
             self._stage_seconds.labels(stage).observe(took_ms / 1000)
+
+    def count_usage(self, provider: str, usage: Usage) -> None:
+        """One call to a provider ended, however it did."""
+        self._tokens.labels(provider, "prompt").inc(usage.prompt_tokens)
+        self._tokens.labels(provider, "cached").inc(usage.cached_tokens)
+        self._tokens.labels(provider, "completion").inc(usage.completion_tokens)
+        if usage.cost_usd is not None:
+            self._cost.labels(provider).inc(usage.cost_usd)
+
+    def count_call(self, provider: str, outcome: str) -> None:
+        """One call to a provider was made, or was not made because it is left alone."""
+        self._calls.labels(provider, outcome).inc()
+
+    def count_retry(self, provider: str) -> None:
+        """One call is made again."""
+        self._retries.labels(provider).inc()
+
+    def observe_first_token(self, provider: str, took_s: float) -> None:
+        """A provider began to answer."""
+        self._first_token_seconds.labels(provider).observe(took_s)
+
+    def show_breaker(self, provider: str, *, is_open: bool) -> None:
+        """Whether a provider is left alone."""
+        self._breaker.labels(provider).set(is_open)
+
+    def count_clearance(self, provider: str, label: str, cleared: bool) -> None:
+        """It was decided whether a provider may see a prompt."""
+        self._clearance.labels(provider, label, "cleared" if cleared else "not_cleared").inc()
+
+    def show_budgets(self, levels: Mapping[str, float]) -> None:
+        """What is used of each budget."""
+        for name, share in levels.items():
+            self._budget.labels(name).set(share)
+
+    def count_reload(self, outcome: str) -> None:
+        """The configuration changed on disk: applied, unchanged or refused."""
+        self._reloads.labels(outcome).inc()
+        self._config_valid.set(outcome != "refused")
 
     def show_snapshot(self, documents: int, chunks: int, created_at: datetime) -> None:
         """What is being served now."""

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import authenticate
 from app.logs import error_fields
-from app.metrics import Metrics
 from app.problems import problem_of, problem_of_status, problem_response, unexpected_problem
+from app.reload import Current
 from app.settings import ServerSettings
 from corpus.errors import RequestError, TooLarge
 
@@ -42,10 +42,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Requests:
-    """Request id, response headers, one log record and one metric a request; unexpected errors end here."""
+    """Request id, response headers, one log record and one metric a request; unexpected errors end here.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    A request works with the configuration that is in force when it comes, to the end of its response.
+    """
+
+    def __init__(self, app: ASGIApp, current: Current) -> None:
+        self._app, self._current = app, current
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,7 +72,8 @@ class Requests:
                     headers["Cache-Control"] = "no-store" if scope["path"].startswith("/v1") else "no-cache"
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id), self._current.leased() as services:
+            scope["state"]["services"] = services
             try:
                 await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:
@@ -83,7 +87,7 @@ class Requests:
             finally:
                 took_s = time.perf_counter() - began
                 route = _route_of(scope)
-                self._metrics.count_request(route, status or CLIENT_CLOSED_REQUEST, took_s)
+                services.metrics.count_request(route, status or CLIENT_CLOSED_REQUEST, took_s)
                 _log.info(
                     "request answered",
                     action="request",

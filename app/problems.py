@@ -41,6 +41,8 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.Conflict: Kind(409, "Conflict", None),
     errors.Invalid: Kind(422, "Invalid request", None),
     errors.TooLarge: Kind(413, "Too large", None),
+    errors.Overloaded: Kind(429, "Too many requests", None),
+    errors.BudgetSpent: Kind(429, "Budget spent", None),
     errors.DocumentError: Kind(500, "Document error", "a document cannot be read; look at the last ingest's report"),
     errors.LockHeld: Kind(503, "Busy", "another run holds the data folder; try again later"),
     errors.SnapshotError: Kind(503, "No snapshot", "the published documents cannot be read; run `archivist ingest`"),
@@ -63,11 +65,13 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.NotCleared: Kind(
         503, "Not cleared", "no provider that may see these documents can answer; choose another provider, or none"
     ),
+    errors.BackendLeftAlone: Kind(503, "LLM left alone", "the LLM provider failed too often and is tried again soon"),
     errors.BackendUnreachable: Kind(502, "LLM unreachable", "no connection to the LLM provider; is it running?"),
     errors.BackendTimeout: Kind(504, "LLM too slow", "the LLM provider took too long; is it overloaded or still loading?"),
     errors.BackendRateLimited: Kind(503, "LLM rate limited", "the LLM provider asks to wait; try again later"),
     errors.BackendRejected: Kind(502, "LLM rejected the request", "the LLM provider refused the request"),
     errors.BackendFailed: Kind(502, "LLM failed", "the LLM provider failed; look at its own log"),
+    errors.BackendWordless: Kind(502, "LLM answered nothing", "the LLM provider's answer holds no text; ask differently"),
     errors.BackendMalformed: Kind(502, "LLM answer malformed", "the LLM provider's answer was cut off or is not its protocol"),
 }
 
@@ -95,6 +99,11 @@ def problem_of(error: errors.ArchivistError) -> Problem:
     match error:
         case errors.Unauthorized():
             headers["WWW-Authenticate"] = "Bearer"
+        case errors.Overloaded() | errors.BudgetSpent():
+            headers["Retry-After"] = str(max(1, ceil(error.retry_after_s)))
+        case errors.BackendLeftAlone():
+            headers["Retry-After"] = str(max(1, ceil(error.again_in_s)))
+            detail = f"{detail} (provider {error.provider!r})"
         case errors.BackendRateLimited():
             headers["Retry-After"] = str(max(1, ceil(error.retry_after_s or 1)))
         case errors.BackendRejected():
@@ -143,7 +152,7 @@ def as_details(problem: Problem, request_id: str) -> dict[str, Any]:
 
 def as_openai_error(problem: Problem) -> dict[str, Any]:
     """OpenAI's error object."""
-    kind = "invalid_request_error" if problem.status < 500 else "server_error"
+    kind = "rate_limit_error" if problem.status == 429 else "invalid_request_error" if problem.status < 500 else "server_error"
     return {
         "error": {
             "message": problem.detail,

@@ -35,7 +35,7 @@ class StrictRequest(Request):
         if len(body) <= SMALL_BODY_BYTES:
             return _parsed(body)
         # Reading a large body takes long enough for other requests to feel it.
-        return await self.app.state.services.compute(_parsed, body)
+        return await self.state.services.compute(_parsed, body)
 
 
 def _parsed(body: bytes) -> Any:

@@ -150,11 +150,17 @@ class Citation(Shown):
 
 
 class Usage(Shown):
-    """Tokens and price; zeros for the extractive backend."""
+    """Tokens and price of all calls made for an answer; zeros for the extractive backend.
+
+    `cached_tokens` are those of the prompt that the provider had cached. `cost_usd` is null where a price is not known.
+    `estimated`: the provider reported no usage, so it was counted here.
+    """
 
     prompt_tokens: int
     completion_tokens: int
-    cost_usd: float
+    cached_tokens: int
+    cost_usd: float | None
+    estimated: bool
 
 
 class Grounding(Shown):
@@ -179,6 +185,7 @@ class AskResponse(Shown):
     model: str
     route: str
     snapshot: str
+    finish_reason: Literal["stop", "length", "refusal", "other"]
     usage: Usage
     grounding: Grounding
     timings_ms: dict[str, float]

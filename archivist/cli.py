@@ -9,16 +9,18 @@ import signal
 import sys
 import tempfile
 from contextlib import aclosing
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from app.settings import ServiceSettings
 from archivist import progress, reference
+from archivist.config_check import check_config
+from archivist.fake_llm import fake_llm
 from archivist.settings import Settings, find_config, load_settings
 from corpus.errors import ArchivistError, ConfigError, LockHeld
 
@@ -109,14 +111,22 @@ def serve(
 ) -> None:
     """Answer over HTTP, with a page at /."""
     from app.main import serve as run_service
+    from app.reload import Origin
 
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     flags = {"server": given} if given else {}
-    settings = _settings(config, data, **flags).service()
+    file = find_config(config)
+
+    def load() -> ServiceSettings:
+        return _settings(file, data, **flags).service()
+
+    settings = load()
     # The server ends in good order on SIGTERM and then raises it again, which would make an ordered end look like a crash.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run_service(
-        settings, on_ready=lambda address: _print(_welcome(address, example, has_key=settings.server.api_key is not None))
+        settings,
+        on_ready=lambda address: _print(_welcome(address, example, has_key=settings.server.api_key is not None)),
+        origin=Origin(file, load),
     )
 
 
@@ -219,50 +229,7 @@ def search(
         _print("   " + " ".join(passage.text.split())[:200])
 
 
-@app.command("fake-llm")
-def fake_llm(
-    context: typer.Context,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; this machine only.")] = "127.0.0.1",
-    record: Annotated[Path | None, typer.Option(help="File that every request is appended to, with all that it held.")] = None,
-    mode: Annotated[
-        Literal["reply", "echo", "obey"], typer.Option(help="Say --reply, the prompt, or what it orders.")
-    ] = "reply",
-    reply: Annotated[str, typer.Option(help="The answer.")] = "The fake model says hello.",
-    models: Annotated[list[str] | None, typer.Option("--model", help="A model it knows, not any. Repeatable.")] = None,
-    api_key: Annotated[str | None, typer.Option(help="The key it asks for; without it HTTP 401.")] = None,
-    context_tokens: Annotated[int | None, typer.Option(help="Longest prompt, in words; a longer one gets HTTP 400.")] = None,
-    first_token_delay_s: Annotated[float, typer.Option(help="Seconds before the first token.")] = 0.0,
-    tokens_per_second: Annotated[float | None, typer.Option(help="Speed of the others.")] = None,
-    status: Annotated[int, typer.Option(help="HTTP status, such as 429 or 500.")] = 200,
-    error_message: Annotated[str, typer.Option(help="What an error says.")] = "the fake was told to fail",
-    retry_after: Annotated[str | None, typer.Option(help="Header Retry-After of an error.")] = None,
-    redirect_to: Annotated[str | None, typer.Option(help="Address it redirects to.")] = None,
-    hang: Annotated[
-        Literal["headers", "first_token", "between_tokens"] | None, typer.Option(help="Where it stops for ever.")
-    ] = None,
-    cut_after_tokens: Annotated[int | None, typer.Option(help="Cut the connection after so many tokens.")] = None,
-    end_after_tokens: Annotated[int | None, typer.Option(help="End the stream after so many, as if it were whole.")] = None,
-    malformed_event_after_tokens: Annotated[int | None, typer.Option(help="Then an event that is not JSON.")] = None,
-    error_after_tokens: Annotated[int | None, typer.Option(help="Then an error inside the stream.")] = None,
-    omit_usage: Annotated[bool, typer.Option("--omit-usage", help="No token counts in a stream.")] = False,
-    omit_done: Annotated[bool, typer.Option("--omit-done", help="No [DONE] at a stream's end.")] = False,
-    keep_open: Annotated[bool, typer.Option("--keep-open", help="Never close a stream.")] = False,
-    finish_reason: Annotated[str | None, typer.Option(help="The finish reason it states.")] = None,
-    tool_call: Annotated[bool, typer.Option("--tool-call", help="A tool call in a stream's end.")] = False,
-    refusal: Annotated[bool, typer.Option("--refusal", help="The text comes as a refusal.")] = False,
-    content_type: Annotated[str, typer.Option(help="Content type of a stream.")] = "text/event-stream",
-    huge_answer_bytes: Annotated[int, typer.Option(help="Answer with so many bytes of filler.")] = 0,
-    huge_in_one_event: Annotated[bool, typer.Option("--huge-in-one-event", help="Put them into one event.")] = False,
-) -> None:
-    """Run a stand-in LLM in OpenAI's format on this machine, that misbehaves on command. Nothing of it is intelligent."""
-    from app.llm.fake_server import FakeBehaviour, run_fake_llm
-
-    # Each option but the first three is a field of FakeBehaviour, under its name.
-    knobs = {field.name: context.params[field.name] for field in fields(FakeBehaviour)}
-    behaviour = FakeBehaviour(**{**knobs, "models": tuple(models or ())})
-    # Flushed: whoever started it may wait for this line.
-    run_fake_llm(host, port, behaviour, record, on_ready=lambda base_url: print(base_url, flush=True))  # noqa: T201
+app.command("fake-llm")(fake_llm)
 
 
 @app.command()
@@ -352,20 +319,7 @@ def show_config(config: ConfigOption = None) -> None:
     _print(reference.as_yaml(load_settings(config)))
 
 
-@config_app.command("check")
-def check_config(config: ConfigOption = None) -> None:
-    """Whether the configuration can be used. Exit code 2 and the reason where it cannot."""
-    from app.answering.prompt import Prompts
-    from corpus.embedders.weights import find_model
-
-    settings = load_settings(config)
-    Prompts.load(settings.service().prompt)
-    for source in settings.job().sources:
-        if not source.path.expanduser().exists():
-            raise ConfigError(f"source {source.collection!r}: no folder or file {str(source.path)!r}; is it mounted?")
-    if not settings.embedder.allow_hub:
-        find_model(settings.embedder.model, allow_hub=False)
-    _print(f"{find_config(config)} is valid; llm.default is {settings.llm.default!r}, {len(settings.sources)} source(s).")
+config_app.command("check")(check_config)
 
 
 @config_app.command("reference", hidden=True)

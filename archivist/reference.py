@@ -12,7 +12,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from app.settings import LIVE, ServiceSettings
 from archivist.settings import PREFIX, Settings
+from ingest.settings import JobSettings
 
 TYPE_NAMES = {
     "str": "text",
@@ -21,6 +23,7 @@ TYPE_NAMES = {
     "bool": "true or false",
     "Path": "path",
     "SecretStr": "secret",
+    "Any": "anything",
 }
 PLAIN_SCALAR = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -33,11 +36,40 @@ PROVIDERS = """\
     openai:                       # elsewhere: must state the highest label it may see
       kind: openai
       base_url: https://api.openai.com/v1
-      model: gpt-5-mini
+      model: gpt-6-luna
       max_tokens_field: max_completion_tokens
+      body: {reasoning_effort: none} # further fields of each call; without this one the model thinks before it answers
       api_key_env: OPENAI_API_KEY
       clearance: internal
 """
+
+ROUTES = """\
+  routes: []                      # who answers which questions; the first rule that holds is taken; a rule looks like this:
+#    - name: greeting
+#      when: {exact: [hello, good morning]} # all conditions given must hold
+#      answer: Good morning. What would you like to know? # a fixed answer, or providers
+#    - name: weak retrieval
+#      when: {max_nearness: 0.45}
+#      providers: [openai, ollama] # tried in this order
+"""
+
+PRICES = """\
+  prices: {}                      # US dollars per million tokens, by provider's name or by model's; a price looks like this:
+#    gpt-6-luna: {input_usd: 0.10, cached_input_usd: 0.01, output_usd: 0.50, as_of: 2026-11-23}
+"""
+
+BUDGETS = """\
+  budgets: []                     # what may be spent in a day (UTC); a budget looks like this:
+#    - name: all
+#      max_usd: 5                 # or max_tokens
+#      then: [ollama]             # who answers once it is spent; left out: calls are refused with 429
+#    - name: each
+#      per: caller
+#      max_tokens: 200000
+"""
+
+SAMPLES = {"providers": PROVIDERS, "routes": ROUTES, "prices": PRICES, "budgets": BUDGETS}
+"""Keys whose line in the default file is followed by samples."""
 
 SOURCES = """\
 sources: []                       # what the job reads; a source looks like this:
@@ -59,7 +91,8 @@ def _sections(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo, type[Bas
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    for argument in get_args(annotation):
+    """The section that a key holds: itself, in a list or by name."""
+    for argument in (annotation, *get_args(annotation)):
         if isinstance(argument, type) and issubclass(argument, BaseModel):
             return argument
     return None
@@ -85,6 +118,8 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None:
         return "empty"
+    if isinstance(value, BaseModel):
+        return "{}"
     return json.dumps(_plain(value), ensure_ascii=False)
 
 
@@ -119,7 +154,8 @@ def default_yaml() -> str:
             continue
         lines += ["", f"{name}:" + f"  # {field.description}".rjust(0)]
         for inner, inner_field, _ in _sections(section):
-            lines += PROVIDERS.rstrip().split("\n") if inner == "providers" else [_yaml_line(inner, inner_field, 2)]
+            sample = SAMPLES.get(inner) if name == "llm" else None
+            lines += [_yaml_line(inner, inner_field, 2)] if sample is None else sample.rstrip().split("\n")
     return "\n".join(lines) + "\n"
 
 
@@ -141,12 +177,16 @@ def as_markdown() -> str:
         "",
         "One YAML file (`--config`, `$ARCHIVIST_CONFIG`, `./config/archivist.yaml`, or the packaged default), overridden by "
         f"the environment (`{PREFIX}` and the keys, joined by two underscores: `{PREFIX}LLM__DEFAULT=ollama`), then by flags. "
-        "An unknown key is an error. Paths are taken from the folder the command runs in. "
-        "Changes take effect at the next start of the service, or the next run of the job.",
+        "An unknown key is an error. Paths are taken from the folder the command runs in.",
+        "",
+        "A running service watches the file. "
+        f"{_listed([f'`{name}`' for name in LIVE])} take effect with the next request; the environment and the flags stay those of "
+        "the start. A changed file that cannot be used changes nothing. `archivist config check` says whether it can, and with "
+        "`--call` whether each provider answers.",
     ]
     for name, field, section in _sections(Settings):
         inner = section or _inner_model(field.annotation)
-        lines += ["", f"## `{name}`", "", str(field.description)]
+        lines += ["", f"## `{name}`", "", str(field.description), "", _when_in_force(name)]
         if inner is None:
             lines += ["", f"Type: {_type_name(field.annotation)}. Default: `{_default(field)}`."]
             continue
@@ -154,13 +194,29 @@ def as_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _when_in_force(name: str) -> str:
+    """When a change of a section takes effect, in a sentence."""
+    moments = []
+    if name in LIVE:
+        moments.append("without a restart of the service")
+    elif name in ServiceSettings.model_fields:
+        moments.append("at the next start of the service")
+    if name in JobSettings.model_fields:
+        moments.append("at the next run of the job")
+    return f"A change takes effect {_listed(moments)}."
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def _table(prefix: str, model: type[BaseModel]) -> list[str]:
     lines = ["", "| key | type | default | meaning |", "|---|---|---|---|"]
     nested: list[str] = []
-    for name, field, _ in _sections(model):
+    for name, field, section in _sections(model):
         inner = _inner_model(field.annotation)
         lines.append(f"| `{prefix}.{name}` | {_type_name(field.annotation)} | `{_default(field)}` | {field.description} |")
         if inner is not None:
-            mark = "{name}" if get_origin(field.annotation) is dict else "[]"
-            nested += _table(f"{prefix}.{name}.{mark}" if mark == "{name}" else f"{prefix}.{name}{mark}", inner)
+            mark = "" if section is not None else ".{name}" if get_origin(field.annotation) is dict else "[]"
+            nested += _table(f"{prefix}.{name}{mark}", inner)
     return lines + nested

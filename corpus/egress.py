@@ -1,30 +1,37 @@
 """The one way in which anything of ours talks HTTP to the outside. The only importer of httpx; knows no wire format.
 
 What it promises: only origins that were named when it was built; no redirect followed, no cookie kept, no proxy or
-certificate taken from the environment; `localhost` only where it resolves to this machine, and then that very address;
-a limit for each stage, for one event and for a whole answer; no header and no body in a log or in an error.
+certificate taken from the environment; `localhost` only where it resolves to this machine, then that very address, and
+never by a proxy; a limit for each stage, for one event and for a whole answer; no header and no body in a log or an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http.cookiejar
-import ipaddress
 import json as json_module
 import logging
-import re
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from corpus.errors import EgressBroken, EgressError, EgressRefused, EgressTimeout, EgressUnreachable
-
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""From a host name and a port to the addresses it has right now."""
+from corpus.clock import Clock
+from corpus.errors import (
+    ConfigError,
+    EgressBroken,
+    EgressError,
+    EgressRefused,
+    EgressTimeout,
+    EgressUnreachable,
+)
+from corpus.events import EventParser
+from corpus.localhost import Localhost, Resolve, is_localhost, is_loopback
+from corpus.tls import authorities, usual_authorities, why_not_connected
+from corpus.tunnel import Tunnel
 
 TRANSLATIONS: dict[type[Exception], tuple[type[EgressError], str]] = {
     httpx.ConnectTimeout: (EgressUnreachable, "no connection in time"),
@@ -51,9 +58,6 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
-_WHOLE_EVENT = re.compile(rb"data: [^\r\n]*\n\n")
-
-
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long each stage may take, in seconds. `response_s` runs from sending to the headers; `total_s` is for all."""
@@ -72,55 +76,20 @@ class Limits:
     answer_bytes: int = 8_000_000
 
 
-class EventParser:
-    """Cuts a byte stream into the data of its server-sent events.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    url: httpx.URL
+    target: str
+    method: str
+    headers: Mapping[str, str]
+    content: bytes | None
+    timeouts: Timeouts
+    total_at: float
 
-    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, without event names, ids and retry.
-    """
-
-    def __init__(self, max_event_bytes: int) -> None:
-        self._max_event_bytes = max_event_bytes
-        self._rest = b""
-        self._data: list[bytes] = []
-        self._data_bytes = 0
-        self._after_cr = False
-        self._at_start = True
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """The events that this chunk completes. Raises ValueError where one is larger than allowed."""
-        if self._after_cr and chunk.startswith(b"\n"):
-            chunk = chunk[1:]
-            self._after_cr = False
-        if not chunk:
-            return []
-        if not self._rest and not self._data and _WHOLE_EVENT.fullmatch(chunk) and not self._at_start:
-            self._after_cr = False
-            self._check(len(chunk))  # the way most events come: one, whole, on one line
-            return [chunk[6:-2].decode("utf-8", "replace")]
-        self._after_cr = chunk.endswith(b"\r")
-        lines = (self._rest + chunk).splitlines(keepends=True)
-        self._rest = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
-        events: list[str] = []
-        for line in lines:
-            content = line.rstrip(b"\r\n")
-            if self._at_start:
-                content = content.removeprefix(b"\xef\xbb\xbf")
-                self._at_start = False
-            if not content:
-                if self._data:
-                    events.append(b"\n".join(self._data).decode("utf-8", "replace"))
-                    self._data, self._data_bytes = [], 0
-            elif content.startswith(b"data:"):
-                value = content[6:] if content.startswith(b"data: ") else content[5:]
-                self._data.append(value)
-                self._data_bytes += len(value)
-                self._check(self._data_bytes)
-        self._check(self._data_bytes + len(self._rest))
-        return events
-
-    def _check(self, size: int) -> None:
-        if size > self._max_event_bytes:
-            raise ValueError(f"one event is larger than {self._max_event_bytes:,} bytes")
+    def too_late(self, stage: str, limit_s: float) -> EgressTimeout:
+        if asyncio.get_running_loop().time() >= self.total_at:
+            return EgressTimeout(self.target, "total", self.timeouts.total_s)
+        return EgressTimeout(self.target, stage, limit_s)
 
 
 class Answer:
@@ -134,6 +103,7 @@ class Answer:
         requested_at: float,
         total_at: float,
         total_s: float,
+        clock: Clock,
     ) -> None:
         self.status = response.status_code
         self.requested_at = requested_at
@@ -141,7 +111,9 @@ class Answer:
         self._target = target
         self._limits = limits
         self._total_at, self._total_s = total_at, total_s
-        self._chunks = response.aiter_raw()
+        self._clock, self._now = clock, asyncio.get_running_loop().time
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._chunks = aiter(response.stream)  # what `aiter_raw` iterates, without its re-cutting of every chunk
         self._parser = EventParser(limits.event_bytes)
         self._size = 0
 
@@ -172,36 +144,70 @@ class Answer:
         return b"".join(parts)
 
     async def _next_chunk(self, deadline: float) -> bytes | None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        clock, began = self._clock, self._now()
         # The clock runs around one read and never across a yield, where it would cancel whoever is consuming.
+        clock.start(deadline if deadline < self._total_at else self._total_at)
+        chunk: bytes | None = None
         try:
-            async with asyncio.timeout_at(min(deadline, self._total_at)):
-                chunk = await anext(self._chunks, None)
-        except TimeoutError as error:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            pass
+        except asyncio.CancelledError as error:
+            if not clock.ended_it():
+                raise
             if self._total_at <= deadline:
                 raise EgressTimeout(self._target, "total", self._total_s) from error
             raise EgressTimeout(self._target, "response", max(0.0, deadline - began)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise translated(error, self._target) from error
-        if chunk is not None:
-            self._size += len(chunk)
-            if self._size > self._limits.answer_bytes:
-                raise EgressBroken(f"{self._target}: the answer is larger than {self._limits.answer_bytes:,} bytes; refused")
+        finally:
+            clock.stop()
+        if chunk is None:
+            await self._response.aclose()
+            return None
+        self._size += len(chunk)
+        if self._size > self._limits.answer_bytes:
+            raise EgressBroken(f"{self._target}: the answer is larger than {self._limits.answer_bytes:,} bytes; refused")
         return chunk
 
 
 class Egress:
-    """Outbound HTTP to the origins it was built with, over one pool of connections. Belongs to one event loop."""
+    """Outbound HTTP to the origins it was built with, over one pool of connections. Belongs to one event loop.
 
-    def __init__(self, allowed: Iterable[str], *, max_connections: int = 256, resolve: Resolve | None = None) -> None:
+    `ca_file` holds the certificates (PEM) that vouch for these origins, instead of the usual authorities. `proxy` is the
+    http:// or https:// address of a proxy that all calls go through.
+    Raises: EgressRefused for an origin that is none, ConfigError for a ca_file or a proxy that cannot be used.
+    """
+
+    def __init__(
+        self,
+        allowed: Iterable[str],
+        *,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        max_connections: int = 256,
+        resolve: Resolve | None = None,
+    ) -> None:
         self._allowed = frozenset(_origin(_parse(url)) for url in allowed)
-        self._resolve = resolve or _resolve
+        self._localhost = Localhost(resolve)
+        self._proxy = None if proxy is None else _proxy(proxy, [host for _, host, _ in self._allowed])
+        limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+        tls = usual_authorities() if ca_file is None else authorities(ca_file)
+        transport = httpx.AsyncHTTPTransport(verify=tls, limits=limits)
+        mounts: dict[str, httpx.AsyncBaseTransport | None] = {}
+        if self._proxy is not None:
+            # A proxy may be as private as what lies behind it, or not at all.
+            at_proxy = None if self._proxy.scheme == "http" else authorities(ca_file, and_the_usual=True) if ca_file else tls
+            forwarding = httpx.Proxy(self._proxy, ssl_context=at_proxy)
+            mounts["http://"] = httpx.AsyncHTTPTransport(verify=tls, limits=limits, proxy=forwarding)
+            # httpx has no argument for this part of httpcore's pool.
+            transport._pool._network_backend = Tunnel(self._proxy.host, _origin(self._proxy)[2], at_proxy)
         self._client = httpx.AsyncClient(
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(None),  # the stages of `Timeouts` are kept here, by one clock
-            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            transport=transport,
+            mounts=mounts,
             cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
             headers={"User-Agent": "archivist", "Accept-Encoding": "identity"},
         )
@@ -230,14 +236,19 @@ class Egress:
         sent_headers = {"Host": target, **_checked(headers or {}, target)}
         if content is not None:
             sent_headers["Content-Type"] = "application/json"
-        response, requested_at = await self._open(parsed, method, sent_headers, content, timeouts, total_at)
+        request = _Request(parsed, target, method, sent_headers, content, timeouts, total_at)
+        response, requested_at = await self._open(request)
+        clock = Clock()
         try:
             _refuse_redirect(response, target)
+            if response.status_code == 407 and self._proxy is not None:
+                raise EgressUnreachable(f"{target}: {self._at_proxy}: it wants a user and a password (407), and none are sent")
             if response.headers.get("content-encoding", "identity") != "identity":
                 # A compressed answer may unpack to a thousand times its size, and none was asked for.
                 raise EgressBroken(f"{target}: answered with a content encoding that was not asked for; refused")
-            yield Answer(response, target, limits, requested_at, total_at, timeouts.total_s)
+            yield Answer(response, target, limits, requested_at, total_at, timeouts.total_s, clock)
         finally:
+            clock.close()
             await response.aclose()
 
     async def call_json(
@@ -248,67 +259,43 @@ class Egress:
         headers: Mapping[str, str] | None = None,
         json: object = None,
         timeouts: Timeouts = Timeouts(),
-        limits: Limits = Limits(),
     ) -> tuple[int, object]:
         """The status and the parsed JSON body of a short call. Raises like `stream`; EgressBroken if it is not JSON."""
-        call = self.stream(url, method=method, headers=headers, json=json, timeouts=timeouts, limits=limits)
-        async with call as answer:
+        async with self.stream(url, method=method, headers=headers, json=json, timeouts=timeouts) as answer:
             body = await answer.body(answer.requested_at + timeouts.response_s)
-            try:
-                return answer.status, json_module.loads(body)
-            except ValueError as error:
-                raise EgressBroken(f"{_parse(url).host}: answered {answer.status} with something that is not JSON") from error
+        try:
+            return answer.status, json_module.loads(body)
+        except ValueError as error:
+            raise EgressBroken(f"{_parse(url).host}: answered {answer.status} with something that is not JSON") from error
 
     async def close(self) -> None:
         """Closes every connection."""
         await self._client.aclose()
 
-    async def _open(
-        self,
-        url: httpx.URL,
-        method: str,
-        headers: Mapping[str, str],
-        content: bytes | None,
-        timeouts: Timeouts,
-        total_at: float,
-    ) -> tuple[httpx.Response, float]:
-        addresses = await self._addresses(url, timeouts)
+    @property
+    def _at_proxy(self) -> str:
+        return "" if self._proxy is None else f"the proxy {self._proxy.netloc.decode('ascii')}"
+
+    async def _open(self, request: _Request) -> tuple[httpx.Response, float]:
+        loop = asyncio.get_running_loop()
+        connect_by = loop.time() + request.timeouts.connect_s
+        addresses = [request.url.host]  # looked up while connecting, and in its time
+        if is_localhost(request.url.host):
+            try:
+                async with asyncio.timeout_at(min(connect_by, request.total_at)):
+                    addresses = await self._localhost.addresses(request.url.host, _origin(request.url)[2], request.target)
+            except TimeoutError as error:
+                raise request.too_late("connect", request.timeouts.connect_s) from error
+        connect_s = connect_by - loop.time()
         for address in addresses[:-1]:
             try:
-                return await self._send(url, address, method, headers, content, timeouts, total_at)
+                return await self._send(request, address, connect_s)
             except EgressUnreachable:
                 continue  # nothing was sent; localhost often has two addresses, and one that listens
-        return await self._send(url, addresses[-1], method, headers, content, timeouts, total_at)
+        return await self._send(request, addresses[-1], connect_s)
 
-    async def _addresses(self, url: httpx.URL, timeouts: Timeouts) -> list[str]:
-        if url.host != "localhost":
-            return [url.host]
-        target, port = url.netloc.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
-        try:
-            async with asyncio.timeout(timeouts.connect_s):
-                addresses = await self._resolve(url.host, port)
-        except TimeoutError as error:
-            raise EgressTimeout(target, "connect", timeouts.connect_s) from error
-        except OSError as error:
-            raise EgressUnreachable(f"{target}: the name could not be resolved") from error
-        for address in addresses:
-            if not ipaddress.ip_address(address).is_loopback:
-                raise EgressRefused(f"{target}: resolves to {address!r}, which is not this machine; nothing was sent")
-        if not addresses:
-            raise EgressUnreachable(f"{target}: the name has no address")
-        return addresses
-
-    async def _send(
-        self,
-        url: httpx.URL,
-        address: str,
-        method: str,
-        headers: Mapping[str, str],
-        content: bytes | None,
-        timeouts: Timeouts,
-        total_at: float,
-    ) -> tuple[httpx.Response, float]:
-        target = url.netloc.decode("ascii")
+    async def _send(self, request: _Request, address: str, connect_s: float) -> tuple[httpx.Response, float]:
+        url, timeouts, total_at = request.url, request.timeouts, request.total_at
         loop = asyncio.get_running_loop()
         stage, limit_s, requested_at = "pool", timeouts.pool_s, loop.time()
         connection: Any = None
@@ -318,33 +305,34 @@ class Egress:
             nonlocal stage, limit_s, requested_at, connection
             if event == "connection.connect_tcp.complete":
                 connection = details["return_value"]
-                return
-            if event == "connection.connect_tcp.started":
+            elif event == "connection.connect_tcp.started":
                 stage, limit_s = "connect", timeouts.connect_s
+                clock.reschedule(min(loop.time() + connect_s, total_at))
             elif event == "http11.send_request_headers.started":
                 stage, limit_s, requested_at = "response", timeouts.response_s, loop.time()
-            else:
-                return
-            clock.reschedule(min(loop.time() + limit_s, total_at))
+                clock.reschedule(min(requested_at + limit_s, total_at))
 
+        extensions: dict[str, Any] = {"trace": on_progress}
+        if address != url.host:  # else it would be asked of an https:// proxy too
+            extensions["sni_hostname"] = url.host
         try:
-            request = self._client.build_request(
-                method,
+            sent = self._client.build_request(
+                request.method,
                 url.copy_with(host=address),
-                headers=headers,
-                content=content,
-                extensions={"trace": on_progress, "sni_hostname": url.host},
+                headers=request.headers,
+                content=request.content,
+                extensions=extensions,
             )
             async with asyncio.timeout_at(min(loop.time() + limit_s, total_at)) as clock:
-                response = await self._client.send(request, stream=True)
+                response = await self._client.send(sent, stream=True)
         except TimeoutError as error:
-            if loop.time() >= total_at:
-                raise EgressTimeout(target, "total", timeouts.total_s) from error
-            raise EgressTimeout(target, stage, limit_s) from error
+            raise request.too_late(stage, limit_s) from error
         except UnicodeError as error:
-            raise EgressRefused(f"{target}: not a host name that can be looked up") from error
+            raise EgressRefused(f"{request.target}: not a host name that can be looked up") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise translated(error, target) from error
+            # By way of a proxy the first connection is to the proxy, and for http:// there is no other.
+            at_proxy = self._proxy is not None and stage == "connect" and (connection is None or url.scheme == "http")
+            raise translated(error, f"{request.target}: {self._at_proxy}" if at_proxy else request.target) from error
         finally:
             if stage == "connect" and connection is not None:
                 # Ended during the TLS handshake: httpcore 1.0 leaves the socket open when it is cancelled there.
@@ -357,8 +345,23 @@ def translated(error: Exception, target: str) -> EgressError:
     for kind in type(error).__mro__:
         if kind in TRANSLATIONS:
             ours, reason = TRANSLATIONS[kind]
+            if isinstance(error, httpx.ProxyError):
+                reason = str(error) or reason  # the tunnel's words, which are ours
+            elif isinstance(error, httpx.ConnectError):
+                reason = why_not_connected(error) or reason
             return ours(f"{target}: {reason}")
     raise TypeError(f"{type(error).__name__} has no translation in corpus/egress.py") from error
+
+
+def _proxy(url: str, hosts: Iterable[str]) -> httpx.URL:
+    try:
+        proxy = _parse(url)
+    except EgressRefused as error:
+        raise ConfigError("proxy is not an address it can be used by; give it as http://host:port, without a user") from error
+    for host in hosts:
+        if is_loopback(host):
+            raise ConfigError(f"proxy {proxy.host!r} would carry calls to {host!r} away from this machine; take it out")
+    return proxy
 
 
 def _parse(url: str) -> httpx.URL:
@@ -392,8 +395,3 @@ def _refuse_redirect(response: httpx.Response, target: str) -> None:
     raise EgressRefused(
         f"{target}: redirects ({response.status_code}) to {to[:100]!r}, which is not followed; give the final address"
     )
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -30,11 +30,13 @@ ArchivistError
     ├── BackendNotConfigured  a key or an address is missing
     ├── NotCleared            the prompt holds a label the provider may not see
     ├── BackendUnreachable    could not connect
+    │   └── BackendLeftAlone    it failed too often; it is tried again soon
     ├── BackendTimeout        connected, but a stage took too long
     ├── BackendRateLimited    429; try later
     ├── BackendRejected       4xx: wrong key, unknown model, context too long
     ├── BackendFailed         5xx
     └── BackendMalformed      what came back was cut off or is not the protocol
+        └── BackendWordless     a whole answer without a word: withheld, a tool call, or empty
 """
 
 from __future__ import annotations
@@ -193,7 +195,7 @@ class EgressTimeout(EgressError):
 
     def __init__(self, target: str, stage: str, waited_s: float) -> None:
         self.target, self.stage, self.waited_s = target, stage, waited_s
-        super().__init__(f"{target}: {_WAITED_FOR.get(stage, stage)} within {waited_s:g} s")
+        super().__init__(f"{target}: {_WAITED_FOR.get(stage, stage)} within {waited_s:.3g} s")
 
 
 class EgressBroken(EgressError):
@@ -220,13 +222,21 @@ class BackendUnreachable(BackendError):
     """No connection."""
 
 
+class BackendLeftAlone(BackendUnreachable):
+    """The provider failed too often in a row and is not called for a while; `again_in_s` is when it is."""
+
+    def __init__(self, provider: str, again_in_s: float) -> None:
+        self.again_in_s = again_in_s
+        super().__init__(provider, f"failed too often and is left alone for another {again_in_s:.0f} s")
+
+
 class BackendTimeout(BackendError):
     """A stage took longer than its limit. `stage` is queue, pool, connect, first_token, between_tokens or total."""
 
     def __init__(self, provider: str, stage: str, waited_s: float) -> None:
         self.stage, self.waited_s = stage, waited_s
         waited_for = _WAITED_FOR.get(stage, stage)
-        super().__init__(provider, f"{waited_for} within {waited_s:g} s; is it overloaded or still loading?")
+        super().__init__(provider, f"{waited_for} within {waited_s:.3g} s; is it overloaded or still loading?")
 
 
 class BackendRateLimited(BackendError):
@@ -247,12 +257,16 @@ class BackendRejected(BackendError):
 
 
 class BackendFailed(BackendError):
-    """5xx. `status` is the HTTP status."""
+    """5xx. `status` is the HTTP status, `retry_after_s` what the provider asked for, if it did."""
 
-    def __init__(self, provider: str, status: int) -> None:
-        self.status = status
+    def __init__(self, provider: str, status: int, retry_after_s: float | None = None) -> None:
+        self.status, self.retry_after_s = status, retry_after_s
         super().__init__(provider, f"failed with HTTP {status}; look at the provider's own log")
 
 
 class BackendMalformed(BackendError):
     """The answer was cut off or does not follow the protocol."""
+
+
+class BackendWordless(BackendMalformed):
+    """The answer is whole and holds no word. It says something of this prompt, and nothing of the provider's health."""

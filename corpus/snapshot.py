@@ -180,7 +180,11 @@ class OpenSnapshot:
                 store.close()
             self._lock.close()
             raise
-        self.search = Searcher(self.store, self.dense, self.lexical, settings)
+        self.search = self.searcher(settings)
+
+    def searcher(self, settings: SearchSettings) -> Searcher:
+        """A search over this snapshot under other settings; it holds nothing of its own."""
+        return Searcher(self.store, self.dense, self.lexical, settings)
 
     def require(self, fingerprint: str, model: str) -> None:
         """Raises: EmbedderMismatch where the snapshot's vectors are not those of this model."""

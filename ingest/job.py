@@ -15,6 +15,7 @@ import filelock
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import ArchivistError, ConfigError, DocumentError, LockHeld, NoSnapshot, SnapshotDamaged
+from corpus.language import detect_language
 from corpus.settings import LabelSettings, SearchSettings
 from corpus.snapshot import (
     EmbedderStamp,
@@ -30,7 +31,6 @@ from corpus.store import Failure, FileRecord
 from corpus.types import Chunk, Document, Vectors, document_id_of, version_of
 from ingest.chunking import chunk_document, embedder_input, remembering
 from ingest.labels import Access, access_of_file, access_of_row
-from ingest.language import detect_language
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
 from ingest.readers.read import READER_VERSION, format_of, read

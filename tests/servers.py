@@ -18,7 +18,9 @@ from pathlib import Path
 import uvicorn
 from filelock import FileLock
 
-from app.llm.fake_server import FakeBehaviour, FakeLlm, Recorded, create_fake_llm
+from app.llm.fake.behaviour import FakeBehaviour, Recorded
+from app.llm.fake.server import FakeLlm, create_fake_llm
+from app.llm.fake.silence import silent_listener
 
 # A base model has no template of its own that it would follow; this one makes it continue a dialogue.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
@@ -44,7 +46,7 @@ def wait_until(holds: Callable[[], object], within_s: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunningFake:
-    """A fake LLM that listens. `base_url` is what a provider's configuration takes."""
+    """A fake LLM that listens. `base_url` is what the configuration of an openai or anthropic provider takes."""
 
     app: FakeLlm
     port: int
@@ -52,6 +54,11 @@ class RunningFake:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def google_base_url(self) -> str:
+        """What the configuration of a google provider takes."""
+        return f"http://127.0.0.1:{self.port}/v1beta"
 
     @property
     def requests(self) -> list[Recorded]:
@@ -80,6 +87,24 @@ def running_fake_llm(behaviour: FakeBehaviour | None = None, record_path: Path |
             server.should_exit = server.force_exit = True
             thread.join(10)
             assert not thread.is_alive(), "the fake LLM did not stop"
+
+
+@contextmanager
+def unanswering_port() -> Iterator[int]:
+    """A loopback port that takes connections on which nothing is ever read or answered, so that TLS hangs too."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        with silent_listener(listener, connects=True):
+            yield int(listener.getsockname()[1])
+
+
+@contextmanager
+def unconnectable_port() -> Iterator[int]:
+    """A loopback port at which a connection is neither made nor refused."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        with silent_listener(listener, connects=False):
+            yield int(listener.getsockname()[1])
 
 
 def llama_weights() -> Path:

@@ -16,10 +16,13 @@ from app.answering.prompt import build
 from app.answering.recall import Recalled, recall, stored
 from app.answering.retrieve import find, rarity
 from app.answering.rewrite import understand_question
-from app.answering.types import Answer, Ask, Sources
+from app.answering.signals import coverage
+from app.answering.types import Answer, Ask, Grounding, Sources
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from app.llm.gateway import EXTRACTIVE, Route
-from app.state import PartialAnswer, Status, new_id
+from app.llm.gateway import FIXED, Asker, Route
+from app.llm.settings import EXTRACTIVE
+from app.state.conversations import new_id
+from app.state.messages import PartialAnswer, Status
 from corpus.search import Scope
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Passage
@@ -37,6 +40,7 @@ TOKENS_OF_OTHERS = 1.3
 class _Progress:
     """What is known of an answer so far: enough to store it when the caller leaves or the provider fails."""
 
+    asker: Asker
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(default_factory=dict)
     text: str = ""
@@ -54,18 +58,20 @@ async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator
     """Answer one question: first `Sources`, then the text piece by piece, then the whole `Answer`.
 
     The conversation is stored whatever comes of it: complete, cancelled where the caller left, failed where the provider did.
-    Raises: NotFound for a conversation that is not the caller's, NoSnapshot and its kin, Invalid, BackendError.
+    Raises: NotFound for a conversation that is not the caller's, NoSnapshot and its kin, Invalid, Overloaded, BudgetSpent,
+    BackendError.
     """
-    progress = _Progress()
-    with services.snapshots.lease() as snapshot:
+    progress = _Progress(Asker(caller.owner, ask.provider))
+    with services.gateway.entered(), services.snapshots.lease() as snapshot:
         progress.snapshot = snapshot.id
         recalled = await recall(services, caller, ask, snapshot)
+        progress.asker.turn = 1 + sum(message.role == "user" for message in recalled.messages)
         try:
             async with aclosing(_events(services, caller, ask, snapshot, recalled, progress)) as events:
                 async for event in events:
                     if isinstance(event, Answer):
                         progress.status = "complete"
-                        event = await _stored(services, caller, ask, recalled, event)
+                        event = await _stored(services, caller, ask, recalled, event, progress.asker)
                     yield event
         except Exception:
             progress.status = "failed"
@@ -80,8 +86,14 @@ async def _events(
 ) -> AsyncGenerator[Sources | Delta | Answer, None]:
     settings, scope = services.settings, Scope(caller.groups, ask.filters)
 
+    fixed = services.gateway.fixed_answer(ask.question, progress.asker)
+    if fixed is not None:
+        async for told in _by_rule(ask, recalled, progress, *fixed):
+            yield told
+        return
+
     begun = time.perf_counter()
-    standalone = progress.standalone = await understand_question(services, ask, recalled)
+    standalone = progress.standalone = await understand_question(services, ask, recalled, progress.asker)
     progress.note("history", begun)
 
     hits = await find(services, snapshot, scope, standalone, ask.top_k, progress.timings)
@@ -99,6 +111,7 @@ async def _events(
         )
     )
     passages = progress.passages = built.passages
+    weights = await services.compute(rarity, snapshot, scope, standalone.question, passages)
     labels = [*(passage.label for passage in passages), *([recalled.label] if built.history else [])]
     prompt = Prompt(
         messages=built.messages,
@@ -108,7 +121,8 @@ async def _events(
         standalone=standalone.question,
         passages=passages,
         nearness=max((hit.cosine for hit in hits if hit.cosine is not None), default=0.0),
-        rarity=await services.compute(rarity, snapshot, scope, standalone.question, passages),
+        coverage=await services.compute(coverage, standalone.question, passages, weights),
+        rarity=weights,
     )
     progress.note("prompt", begun)
     yield Sources(tuple(whole(number, passage) for number, passage in enumerate(passages, start=1)), standalone.question)
@@ -116,7 +130,7 @@ async def _events(
     markers = MarkerFilter(passages)
     finished = Finished(Usage())
     begun = time.perf_counter()
-    async with aclosing(_generate(services, ask, prompt)) as events:
+    async with aclosing(_generate(services, prompt, progress.asker)) as events:
         async for event in events:
             match event:
                 case Route():
@@ -149,35 +163,63 @@ async def _events(
         model=progress.route.model,
         route=progress.route.reason,
         snapshot=snapshot.id,
-        usage=finished.usage,
+        finish_reason=finished.reason,
+        usage=progress.asker.usage,
         grounding=grounding,
         timings_ms=progress.timings,
         passages=passages,
     )
 
 
-async def _generate(services: Services, ask: Ask, prompt: Prompt) -> AsyncGenerator[Route | Delta | Finished, None]:
+async def _by_rule(
+    ask: Ask, recalled: Recalled, progress: _Progress, route: Route, text: str
+) -> AsyncGenerator[Sources | Delta | Answer, None]:
+    """The fixed answer of a rule: nothing was searched, nobody was asked."""
+    progress.route, progress.text = route, text
+    yield Sources((), ask.question)
+    yield Delta(text)
+    progress.timings |= {"first_token": 0.0, "generate": 0.0}
+    progress.note("total", progress.started)
+    yield Answer(
+        answer=text,
+        abstained=False,
+        citations=(),
+        conversation_id=recalled.conversation_id,
+        message_id=None,
+        standalone_question=ask.question,
+        provider=route.provider,
+        model=route.model,
+        route=route.reason,
+        snapshot=progress.snapshot,
+        usage=Usage(),
+        grounding=Grounding(1.0),
+        timings_ms=progress.timings,
+    )
+
+
+async def _generate(services: Services, prompt: Prompt, asker: Asker) -> AsyncGenerator[Route | Delta | Finished, None]:
     """The gateway's answer; without a passage nobody is asked, since there is nothing to answer from."""
     if not prompt.passages:
-        choice = services.gateway.choose(prompt.label, ask.provider)
-        yield Route(EXTRACTIVE, EXTRACTIVE, f"no passage was found, so {choice.route.provider} was not asked")
+        yield Route(EXTRACTIVE, EXTRACTIVE, "no passage was found, so no LLM was asked")
         yield Delta(NO_PASSAGES)
         yield Finished(Usage(), abstained=True)
         return
-    async with aclosing(services.gateway.stream(prompt, ask.provider)) as events:
+    async with aclosing(services.gateway.stream(prompt, asker)) as events:
         async for event in events:
             yield event
 
 
-async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recalled, event: Answer) -> Answer:
+async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recalled, event: Answer, asker: Asker) -> Answer:
     """The answer with its ids, once it is on disk; for a stateless caller only what it rested on is remembered."""
     if not ask.store:
         # That there is no answer is said in fixed words, which rest on nothing.
-        fixed = event.abstained and event.provider == EXTRACTIVE
+        fixed = event.provider == FIXED or (event.abstained and event.provider == EXTRACTIVE)
         services.given.remember(event.answer, () if fixed else (*stored(event.passages), *recalled.inherited))
+        await services.compute(services.state.add_spending, asker.spent)
         return event
 
     def write() -> Answer:
+        services.state.add_spending(asker.spent)
         conversation_id = services.state.begin_turn(caller.owner, recalled.conversation_id, ask.question)
         named = replace(event, conversation_id=conversation_id, message_id=new_id())
         services.state.add_turn(
@@ -195,6 +237,7 @@ async def _store_partial(services: Services, caller: Caller, ask: Ask, recalled:
         return
 
     def write() -> None:
+        services.state.add_spending(progress.asker.spent)
         partial = PartialAnswer(
             answer=progress.text,
             standalone_question=progress.standalone.question if progress.standalone else "",
@@ -203,6 +246,7 @@ async def _store_partial(services: Services, caller: Caller, ask: Ask, recalled:
             route=progress.route.reason if progress.route else "",
             snapshot=progress.snapshot,
             passages=progress.passages,
+            usage=progress.asker.usage,
         )
         conversation_id = services.state.begin_turn(caller.owner, recalled.conversation_id, ask.question)
         services.state.add_turn(

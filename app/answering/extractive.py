@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from app.answering.citations import MARKER
 from app.answering.sentences import Sentence, split, term_set
+from app.answering.signals import Wanted
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from corpus.lexical import identifiers, stems
+from corpus.lexical import identifiers
 from corpus.types import Passage, Vectors
-from corpus.words import content_words
 
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 
@@ -26,10 +26,8 @@ KEPT = 0.7
 """The share of the best score that another sentence must have. Source: on XQuAD as many answers as without, in fewer words."""
 CONTEXT_SHARE = 0.5
 CARRIED_ON = 0.5
-IDENTIFIER_WEIGHT = 2.0
 CODE = re.compile(r"[a-z]{1,6}[-_./]?\d{2,}[a-z\d]*")
 """What only a form number, an error code or a part number looks like: letters, then at least two digits."""
-EARLIER_WORD_WEIGHT = 0.5
 INTERCEPT, COSINE_COEFFICIENT, OVERLAP_COEFFICIENT, NEARNESS_COEFFICIENT = -6.03, 2.9, 5.36, 4.81
 THRESHOLD = 0.2
 NO_ANSWER = "The documents I can see do not answer this."
@@ -82,7 +80,7 @@ class ExtractiveBackend:
 
 def preselect(prompt: Prompt) -> list[Candidate]:
     """The sentences worth embedding: those with most of the question's words, those of the first passages before others."""
-    wanted = _Wanted(prompt)
+    wanted = Wanted(prompt.question, prompt.standalone, prompt.rarity)
     found = [
         Candidate(number, position, sentence, _overlap(wanted, sentence, passage))
         for number, passage in enumerate(prompt.passages, start=1)
@@ -112,7 +110,7 @@ def _is_fragment(sentence: Sentence, passage: Passage) -> bool:
     return sentence.start == 0 and passage.start > 0 and sentence.text[:1].islower()
 
 
-def _overlap(wanted: _Wanted, sentence: Sentence, passage: Passage) -> float:
+def _overlap(wanted: Wanted, sentence: Sentence, passage: Passage) -> float:
     """The share of the question's words in a sentence; those that only stand above it count half."""
     own = term_set(sentence.plain, passage.language)
     above = term_set(_above(sentence, passage), passage.language)
@@ -162,36 +160,6 @@ def answerability(best: Candidate, nearness: float) -> float:
     """
     signals = COSINE_COEFFICIENT * best.cosine + OVERLAP_COEFFICIENT * best.overlap + NEARNESS_COEFFICIENT * nearness
     return 1 / (1 + math.exp(-(INTERCEPT + signals)))
-
-
-class _Wanted:
-    """The content words of a question with their weights, stemmed once for each language they are looked for in."""
-
-    def __init__(self, prompt: Prompt) -> None:
-        own = set(content_words(prompt.question, None))
-        self._weights = {
-            word: prompt.rarity.get(word, 1.0) * (1.0 if word in own else EARLIER_WORD_WEIGHT)
-            for word in content_words(prompt.standalone, None)
-        }
-        # A form number or an error code says exactly what is meant: it weighs more than any word.
-        heaviest = IDENTIFIER_WEIGHT * max(self._weights.values(), default=1.0)
-        self._weights |= dict.fromkeys(identifiers(prompt.question), heaviest)
-        self._total = sum(self._weights.values())
-        self._stems: dict[str | None, list[tuple[str, list[str]]]] = {}
-
-    def share_in(self, sources: Sequence[tuple[frozenset[str], str | None]]) -> float:
-        """The share of the words that stand in any of the sources (stems, language), weighed; 0 where there is no word."""
-        if not self._total:
-            return 0.0
-        missing = set(self._weights)
-        for there, language in sources:
-            missing -= {word for word, forms in self._in(language) if any(form in there for form in forms)}
-        return 1 - sum(self._weights[word] for word in missing) / self._total
-
-    def _in(self, language: str | None) -> list[tuple[str, list[str]]]:
-        if language not in self._stems:
-            self._stems[language] = [(word, [word] if identifiers(word) else stems(word, language)) for word in self._weights]
-        return self._stems[language]
 
 
 def _names_what_is_unknown(prompt: Prompt) -> bool:

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from app.state import StoredPassage
+from app.state.messages import StoredPassage
 
 ANSWERS_REMEMBERED = 10_000
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.access import Caller
 from app.answering.types import Ask
-from app.state import StoredPassage, StoredTurn
+from app.state.messages import StoredPassage, StoredTurn
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Message, Passage
 

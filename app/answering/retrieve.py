@@ -54,7 +54,7 @@ async def find(
     timings["embed"] = _ms_since(started)
     started = time.perf_counter()
     queries = [Query(text, vector, weight) for (text, weight), vector in zip(standalone.searches, vectors, strict=True)]
-    hits = await services.compute(snapshot.search.search, queries, scope, top_k)
+    hits = await services.compute(snapshot.searcher(services.settings.search).search, queries, scope, top_k)
     timings["search"] = _ms_since(started)
     return tuple(hits)
 

@@ -10,7 +10,8 @@ from app.answering.history import Standalone, understand
 from app.answering.recall import Recalled
 from app.answering.types import Ask
 from app.llm.backend import Prompt
-from corpus.errors import BackendError, EgressRefused
+from app.llm.gateway import Asker
+from corpus.errors import BackendError, BudgetSpent, EgressRefused, Overloaded
 from corpus.types import Message
 
 if TYPE_CHECKING:
@@ -23,26 +24,26 @@ TURNS_SHOWN = 6
 _log = structlog.get_logger(__name__)
 
 
-async def understand_question(services: Services, ask: Ask, recalled: Recalled) -> Standalone:
+async def understand_question(services: Services, ask: Ask, recalled: Recalled, asker: Asker) -> Standalone:
     """What to search for. A rewrite that fails, or that the provider may not make, leaves it to the rules."""
     settings = services.settings.history
     if settings.strategy == "last_turn" or not recalled.messages:
         return understand(ask.question, (), 0)
     if settings.strategy == "llm":
-        rewritten = await _rewrite(services, ask, recalled)
+        rewritten = await _rewrite(services, ask, recalled, asker)
         if rewritten is not None:
             return Standalone(rewritten, ((rewritten, 1.0),))
     return understand(ask.question, recalled.messages, settings.turns)
 
 
-async def _rewrite(services: Services, ask: Ask, recalled: Recalled) -> str | None:
+async def _rewrite(services: Services, ask: Ask, recalled: Recalled, asker: Asker) -> str | None:
     shown = recalled.messages[-TURNS_SHOWN:]
     conversation = "\n".join(f"{message.role}: {message.content}" for message in shown)
     text = services.prompts.rewrite.format(conversation=conversation, question=ask.question)
     prompt = Prompt((Message("user", text),), recalled.label, REWRITE_TOKENS)
     try:
-        answer = await services.gateway.complete(prompt, ask.provider)
-    except (BackendError, EgressRefused) as error:
+        answer = await services.gateway.complete(prompt, asker)
+    except (BackendError, EgressRefused, Overloaded, BudgetSpent) as error:
         _log.warning("rewrite failed", action="rewrite_failed", kind=type(error).__name__)
         return None
     rewritten = " ".join(answer.split()).strip("\"'“”")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.llm.backend import Usage
+from app.llm.backend import FinishReason, Usage
 from corpus.types import Message, Passage
 
 
@@ -61,7 +61,10 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The last event of an answer: all of it. `passages` are the prompt's, with their labels, for provenance."""
+    """The last event of an answer: all of it. `passages` are the prompt's, with their labels, for provenance.
+
+    `usage` is that of all calls that were made for it, a rewrite of the question too.
+    """
 
     answer: str
     abstained: bool
@@ -77,3 +80,4 @@ class Answer:
     grounding: Grounding
     timings_ms: Mapping[str, float]
     passages: tuple[Passage, ...] = ()
+    finish_reason: FinishReason = "stop"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from corpus.types import Message, Passage
+
+FinishReason = Literal["stop", "length", "refusal", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Prompt:
 
     `messages` is the finished prompt (system, history, passages and question). `passages` are the same numbered
     passages and `question` the standalone question, for a backend that needs no prose. `label` is the highest label of
-    everything in it. `deadline` is a time of the event loop's clock by which the whole answer must be there.
+    everything in it. `nearness`, `coverage` and `rarity` were measured over the passages. `deadline` is a
+    time of the event loop's clock by which the whole answer must be there.
     """
 
     messages: tuple[Message, ...]
@@ -51,6 +54,7 @@ class Prompt:
     standalone: str = ""
     passages: tuple[Passage, ...] = ()
     nearness: float = 0.0
+    coverage: float = 0.0
     rarity: Mapping[str, float] = field(default_factory=dict)
     deadline: float | None = None
 
@@ -64,13 +68,13 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of the answer. `reason` is stop, length, refusal or other.
+    """The end of the answer.
 
     `abstained` where the backend knows that there is no answer.
     """
 
     usage: Usage
-    reason: str = "stop"
+    reason: FinishReason = "stop"
     abstained: bool = False
 
 

@@ -1,37 +1,52 @@
-"""Chooses who answers a prompt, and passes the answer on. Only here does a second backend step in."""
+"""Chooses who answers a prompt, and passes the answer on. Only here does a second provider step in.
+
+What is decided, in this order: the rule that the question falls under, what may still be spent, who is cleared for the
+prompt's label, who can be called. The chain that is left is tried in order, for as long as nothing has reached the caller.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import math
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from app.llm.backend import Backend, Delta, Finished, Prompt
+from app.llm.backend import Backend, Delta, Finished, Prompt, Usage
+from app.llm.budgets import Budgets, Spending, Totals
 from app.llm.clearance import clearance_of, is_cleared
-from app.llm.openai import OpenAIBackend
-from app.llm.settings import LlmSettings
-from corpus.egress import Egress
+from app.llm.cost import Spent, priced
+from app.llm.provider import Provider, extractive_provider, open_provider
+from app.llm.routes import Asked, Chosen, Routes, Signals
+from app.llm.settings import EXTRACTIVE, LlmSettings
+from app.llm.wire import BYTES_PER_TOKEN, estimate_prompt_tokens
+from app.metrics import Metrics
 from corpus.errors import (
     ArchivistError,
     BackendError,
     BackendFailed,
+    BackendLeftAlone,
     BackendMalformed,
     BackendNotConfigured,
     BackendRateLimited,
     BackendRejected,
     BackendTimeout,
     BackendUnreachable,
+    BackendWordless,
+    BudgetSpent,
     EgressRefused,
     Invalid,
     NotCleared,
+    Overloaded,
 )
 from corpus.settings import LabelSettings
 
-EXTRACTIVE = "extractive"
+FIXED = "fixed"
+"""The provider's name where a rule has a fixed answer."""
+
+REQUESTED, DEFAULT = "chosen by the caller", "the default provider"
 
 _log = structlog.get_logger("archivist.llm")
 
@@ -45,188 +60,333 @@ class Route:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What was decided before anything was sent. `may_fall_back`: whether extractive answers if this backend fails."""
+@dataclass(slots=True)
+class Asker:
+    """Who asks, and what of it the gateway needs. `requested` is the caller's own choice of a provider, `turn` counts from 1.
 
-    backend: Backend
-    route: Route
-    may_fall_back: bool
+    `spent` grows by what each call to a provider used, also one that was broken off.
+    """
+
+    owner: str
+    requested: str | None = None
+    turn: int = 1
+    spent: list[Spent] = field(default_factory=list)
+
+    @property
+    def usage(self) -> Usage:
+        """All that was used so far."""
+        return sum((spent.usage for spent in self.spent), Usage())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was decided before anything was sent: whom to try, in order, and why; or a fixed answer.
+
+    `passed` says who was left out, and why; `barred` is the first who may not see the label. `tail`: whether extractive
+    stands at the end because the fallback is on, rather than by somebody's choice. `estimate` is what the answer takes at most.
+    """
+
+    providers: tuple[Provider, ...]
+    reason: str
+    passed: tuple[str, ...] = ()
+    barred: str | None = None
+    answer: str = ""
+    tail: bool = False
+    estimate: Totals = field(default_factory=Totals)
+
+    def told(self, passed: Sequence[str], *, is_tail: bool) -> str:
+        """Why the one who answers now does, in words for people; `passed` are those who were tried or left out before."""
+        if is_tail and passed:
+            return "; ".join(
+                [f"{EXTRACTIVE}: {passed[0]}", *passed[1:], *([] if self.reason in (DEFAULT, REQUESTED) else [self.reason])]
+            )
+        if passed and self.reason == DEFAULT:
+            return "; ".join([f"fallback: {passed[0]}", *passed[1:]])
+        return "; ".join([self.reason, *passed])
 
 
 @dataclass(slots=True)
-class _Provider:
-    backend: OpenAIBackend
-    last_failure: str | None = None
-    failed_at: datetime | None = None
-    answered_at: datetime | None = None
+class _Inside:
+    """How many questions are being answered. Shared by the gateways of all configurations."""
+
+    count: int = 0
 
 
 class Gateway:
     """Every LLM call of the service goes through here. Belongs to one event loop."""
 
-    def __init__(self, settings: LlmSettings, labels: LabelSettings, extractive: Backend, egress: Egress) -> None:
-        self._settings, self._labels, self._extractive = settings, labels, extractive
-        self._providers = {
-            name: _Provider(OpenAIBackend(name, provider, egress, clearance_of(name, provider, labels)))
-            for name, provider in settings.providers.items()
-        }
+    def __init__(
+        self,
+        settings: LlmSettings,
+        labels: LabelSettings,
+        extractive: Backend,
+        spending: Spending,
+        metrics: Metrics,
+        previous: Gateway | None = None,
+    ) -> None:
+        """With `previous`, providers whose settings are the same go on as they are: their queues, breakers and processes.
 
-    def choose(self, prompt_label: str, requested: str | None = None) -> Choice:
-        """Who answers a prompt of this label; nothing is called.
-
-        A label that the provider is not cleared for sends the prompt to the extractive backend, whoever asked for what.
-        Raises: Invalid, NotCleared, BackendNotConfigured.
+        Raises: ConfigError, of a provider's clearance or certificate file.
         """
-        name = self._settings.default if requested is None else self._known(requested)
-        why = "the default provider" if requested is None else "chosen by the caller"
-        if name == EXTRACTIVE:
-            return Choice(self._extractive, _route(self._extractive, why), may_fall_back=False)
-        backend = self._providers[name].backend
-        if not is_cleared(prompt_label, backend.clearance, self._labels):
-            reason = f"the passages are labelled {prompt_label!r}, provider {name!r} is cleared for {backend.clearance!r}"
-            _log.info("provider not cleared", action="not_cleared", provider=name, label=prompt_label)
-            if self._settings.extractive_fallback:
-                return self._fallback(reason)
-            raise NotCleared(name, f"{reason}, and llm.extractive_fallback is off")
-        problem = backend.problem
-        if problem is not None:
-            if requested is None and self._settings.extractive_fallback:
-                return self._fallback(f"provider {name!r} is not configured: {problem}")
-            raise BackendNotConfigured(name, problem)
-        return Choice(backend, _route(backend, why), requested is None and self._settings.extractive_fallback)
+        self._settings, self._labels = settings, labels
+        self._spending, self._metrics = spending, metrics
+        self._routes = Routes(settings)
+        self._budgets = Budgets(settings.budgets, spending)
+        before = previous._extractive if previous is not None else None
+        self._extractive: Provider = extractive_provider(extractive, metrics, before)
+        self._providers: dict[str, Provider] = {}
+        for name, provider in settings.providers.items():
+            clearance = clearance_of(name, provider, labels)
+            old = previous._providers.get(name) if previous is not None else None
+            if old is not None and old.settings == provider and old.backend.clearance == clearance:
+                self._providers[name] = old
+            else:
+                self._providers[name] = open_provider(name, provider, clearance, metrics)
+        self._inside: _Inside = previous._inside if previous is not None else _Inside()
+        in_use = {name for chain in self._chains() for name in chain}
+        self._most_inside = sum(self._provider(name).places.total for name in in_use)
 
-    async def stream(self, prompt: Prompt, requested: str | None = None) -> AsyncGenerator[Route | Delta | Finished, None]:
-        """The route taken, then the answer. A second route follows only where the first failed before its first word.
-
-        Consume it within `contextlib.aclosing`: closing it ends the upstream call.
-        Raises: what `choose` raises, and a BackendError or EgressRefused where nobody else may answer.
-        """
-        choice = self.choose(prompt.label, requested)
-        yield choice.route
-        began = False
-        try:
-            async with aclosing(self._answer(choice.backend, prompt)) as events:
-                async for event in events:
-                    began = True
-                    yield event
-            return
-        except (BackendError, EgressRefused) as error:
-            if began or not choice.may_fall_back:
-                raise
-            reason = f"provider {choice.route.provider!r} failed: {_short(error)}"
-        fallback = self._fallback(reason)
-        yield fallback.route
-        async with aclosing(fallback.backend.stream(prompt)) as events:
-            async for event in events:
-                yield event
-
-    async def complete(self, prompt: Prompt, requested: str | None = None, *, timeout_s: float = 10.0) -> str:
-        """The whole text of a short answer by an LLM, such as a rewritten question; under the same clearance.
-
-        The extractive backend cannot write, so it never steps in here.
-        Raises: Invalid, NotCleared, BackendNotConfigured (no LLM is configured), another BackendError, EgressRefused.
-        """
-        choice = self.choose(prompt.label, requested)
-        if choice.backend is self._extractive:
-            name = self._settings.default if requested is None else requested
-            if name == EXTRACTIVE:
-                raise BackendNotConfigured(EXTRACTIVE, "it quotes and cannot write; set llm.default to an LLM provider")
-            if not is_cleared(prompt.label, self._providers[name].backend.clearance, self._labels):
-                raise NotCleared(name, f"it is not cleared for a prompt labelled {prompt.label!r}")
-            raise BackendNotConfigured(name, self._providers[name].backend.problem or "it cannot be called")
-        parts: list[str] = []
-        try:
-            async with asyncio.timeout(timeout_s), aclosing(self._answer(choice.backend, prompt)) as events:
-                async for event in events:
-                    if isinstance(event, Delta):
-                        parts.append(event.text)
-        except TimeoutError as error:
-            raise BackendTimeout(choice.route.provider, "total", timeout_s) from error
-        return "".join(parts)
-
-    def status(self) -> dict[str, object]:
-        """What is known without calling anybody. `down`: the default provider failed last time, or lacks a key."""
-        providers = {name: _status(provider) for name, provider in self._providers.items()}
-        default = providers.get(self._settings.default)
-        return {
-            "default": self._settings.default,
-            "down": default is not None and bool(default["down"]),
-            "providers": providers,
-        }
-
-    async def close(self) -> None:
-        """Closes the backends; the egress belongs to whoever built it."""
+    async def start(self) -> None:
+        """Begin to load what is run by the service itself."""
         for provider in self._providers.values():
-            await provider.backend.close()
-        await self._extractive.close()
+            await provider.start()
 
-    def _known(self, requested: str) -> str:
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """A place at the door, before any work is done for a question. Raises: Overloaded where all places are taken."""
+        if self._inside.count >= self._most_inside:
+            waits = [self._provider(name).places.wait_s for name in self._settings.chain]
+            raise Overloaded(f"{self._inside.count} questions are being answered", min(waits))
+        self._inside.count += 1
+        try:
+            yield
+        finally:
+            self._inside.count -= 1
+
+    def check(self, requested: str | None) -> None:
+        """Whether a caller may choose this provider. Raises: Invalid, BackendNotConfigured."""
+        if requested is None:
+            return
         if not self._settings.caller_may_choose:
             raise Invalid("callers may not choose a provider here; leave `provider` out", field="provider")
         if requested != EXTRACTIVE and requested not in self._providers:
             known = ", ".join([EXTRACTIVE, *self._providers])
             raise Invalid(f"no provider {requested[:80]!r}; known: {known}", field="provider")
-        return requested
+        problem = self._provider(requested).problem
+        if problem is not None:
+            raise BackendNotConfigured(requested, problem)
 
-    def _fallback(self, reason: str) -> Choice:
-        return Choice(self._extractive, _route(self._extractive, f"{EXTRACTIVE}: {reason}"), may_fall_back=False)
+    def fixed_answer(self, question: str, asker: Asker) -> tuple[Route, str] | None:
+        """The fixed answer of a rule that can be seen to hold before anything is searched; None in all other cases."""
+        if asker.requested is not None:
+            return None
+        chosen = self._routes.early(Asked(question, asker.turn))
+        if chosen is None or not chosen.answer:
+            return None
+        _log.info("answered by a rule", action="route", rule=chosen.rule)
+        return Route(FIXED, FIXED, chosen.reason), chosen.answer
 
-    async def _answer(self, backend: Backend, prompt: Prompt) -> AsyncGenerator[Delta | Finished, None]:
-        """The backend's own stream; how it ended is remembered for `status`, unless the caller left."""
-        try:
-            async with aclosing(backend.stream(prompt)) as events:
-                async for event in events:
+    async def stream(self, prompt: Prompt, asker: Asker) -> AsyncGenerator[Route | Delta | Finished, None]:
+        """The route taken, then the answer. A further route follows only where the one before failed before its first word.
+
+        Consume it within `contextlib.aclosing`: closing it ends the upstream call.
+        Raises: Invalid, NotCleared, BackendNotConfigured, BudgetSpent, Overloaded, and a BackendError or EgressRefused
+        where nobody else may answer.
+        """
+        plan = self._plan(prompt, asker)
+        if plan.answer:
+            yield Route(FIXED, FIXED, plan.reason)
+            yield Delta(plan.answer)
+            yield Finished(Usage())
+            return
+        prompt = replace(prompt, deadline=asyncio.get_running_loop().time() + self._settings.answer_within_s)
+        passed, full = list(plan.passed), None
+        # Held from here on, with nothing awaited since the budgets were asked.
+        with self._spending.hold(asker.owner, plan.estimate.usd, plan.estimate.tokens):
+            for provider in plan.providers:
+                is_last = provider is plan.providers[-1]
+                if is_last and plan.tail and full is not None:
+                    raise full  # an answer that this machine computes does not help where many wait already
+                yield Route(provider.name, provider.backend.model, plan.told(passed, is_tail=is_last and plan.tail))
+                began = False
+                try:
+                    async with aclosing(self._call(provider, prompt, asker)) as events:
+                        async for event in events:
+                            began = True
+                            yield event
+                    return
+                except Overloaded as error:
+                    if is_last:
+                        raise
+                    full = error
+                    passed.append(f"provider {provider.name!r} is full")
+                except (BackendError, EgressRefused) as error:
+                    if began:
+                        raise
+                    if is_last:
+                        raise full or error from error
+                    passed.append(f"provider {provider.name!r} failed: {short(error)}")
+
+    async def complete(self, prompt: Prompt, asker: Asker, *, timeout_s: float = 10.0) -> str:
+        """The whole text of a short answer by an LLM, such as a rewritten question; under the same clearance and budgets.
+
+        The extractive backend cannot write, so it never steps in here, and no rule is looked at.
+        Raises: as `stream` does; BackendNotConfigured where no LLM is.
+        """
+        chain = self._settings.chain if asker.requested is None else (asker.requested,)
+        plan = self._plan(prompt, asker, Chosen(None, chain, "", ""))
+        providers = [provider for provider in plan.providers if provider is not self._extractive]
+        if not providers and plan.barred is not None:
+            raise NotCleared(plan.barred, "; ".join(plan.passed))
+        if not providers:
+            raise BackendNotConfigured(EXTRACTIVE, "it quotes and cannot write, and no LLM may be called; see llm.default")
+        prompt = replace(prompt, deadline=asyncio.get_running_loop().time() + timeout_s)
+        with self._spending.hold(asker.owner, plan.estimate.usd, plan.estimate.tokens):
+            for provider in providers:
+                parts: list[str] = []
+                try:
+                    async with aclosing(self._call(provider, prompt, asker)) as events:
+                        async for event in events:
+                            if isinstance(event, Delta):
+                                parts.append(event.text)
+                    return "".join(parts)
+                except (BackendError, EgressRefused, Overloaded):
+                    if provider is providers[-1]:
+                        raise
+        raise AssertionError("the last provider either answers or raises")
+
+    def status(self) -> dict[str, object]:
+        """What is known without calling anybody. `down`: the default provider failed last time, or lacks something."""
+        default = self._providers.get(self._settings.default)
+        return {
+            "default": self._settings.default,
+            "down": default is not None and default.is_down,
+            "providers": {name: provider.status() for name, provider in self._providers.items()},
+        }
+
+    async def close(self, kept_by: Gateway | None = None) -> None:
+        """Close the providers, but for those that a newer gateway goes on with."""
+        kept = [] if kept_by is None else list(kept_by._providers.values())
+        for provider in self._providers.values():
+            if not any(provider is other for other in kept):
+                await provider.close()
+        if kept_by is None:
+            await self._extractive.close()
+
+    def _plan(self, prompt: Prompt, asker: Asker, chosen: Chosen | None = None) -> Plan:
+        """Rule, budgets, clearance, in this order. Raises: Invalid, BudgetSpent, NotCleared, BackendNotConfigured."""
+        self.check(asker.requested)
+        if chosen is None:
+            chosen = self._choose(prompt, asker)
+        if chosen.answer:
+            return Plan((), chosen.reason, answer=chosen.answer)
+        reason, chain = chosen.reason, chosen.providers
+        if chain[0] != EXTRACTIVE:
+            standing = self._budgets.standing(asker.owner, self._estimate(prompt, chain))
+            if standing.spent is not None:
+                raise BudgetSpent(standing.spent, standing.retry_after_s)
+            reason = "; ".join([reason, *standing.notes])
+            chain = standing.providers or chain
+        return replace(self._cleared(chain, prompt.label, reason, asker), estimate=self._estimate(prompt, chain))
+
+    def _choose(self, prompt: Prompt, asker: Asker) -> Chosen:
+        if asker.requested is not None:
+            return Chosen(None, (asker.requested,), "", REQUESTED)
+        signals = Signals(prompt.label, prompt.nearness, prompt.coverage)
+        return self._routes.choose(Asked(prompt.question, asker.turn), signals)
+
+    def _cleared(self, chain: Sequence[str], label: str, reason: str, asker: Asker) -> Plan:
+        """The chain without those who may not see the label, and without those who cannot be called."""
+        providers: list[Provider] = []
+        passed: list[str] = []
+        barred: str | None = None
+        for name in chain:
+            provider = self._provider(name)
+            cleared = is_cleared(label, provider.backend.clearance, self._labels)
+            self._metrics.count_clearance(name, label, cleared)
+            if not cleared:
+                why = f"the passages are labelled {label!r}, provider {name!r} is cleared for {provider.backend.clearance!r}"
+                barred = barred or name
+                passed.append(why)
+            elif provider.problem is not None:
+                passed.append(f"provider {name!r} is not configured: {provider.problem}")
+            else:
+                providers.append(provider)
+        _log.info(
+            "route chosen", action="route", label=label, chain=list(chain), cleared=[provider.name for provider in providers]
+        )  # fmt: skip
+        may_end_extractive = self._settings.extractive_fallback and EXTRACTIVE not in chain
+        tail = may_end_extractive and (asker.requested is None or not providers)
+        if tail:
+            providers.append(self._extractive)
+        if not providers:
+            if barred is not None:
+                raise NotCleared(barred, f"{'; '.join(passed)}, and llm.extractive_fallback is off")
+            raise BackendNotConfigured(chain[0], self._provider(chain[0]).problem or "it cannot be called")
+        return Plan(tuple(providers), reason, tuple(passed), barred, tail=tail)
+
+    async def _call(self, provider: Provider, prompt: Prompt, asker: Asker) -> AsyncGenerator[Delta | Finished, None]:
+        """One provider's answer, with what it cost. However it ends, what it used is noted."""
+        async with provider.answering(prompt) as stream:
+            usage: Usage | None = None
+            characters = 0
+            try:
+                async for event in stream:
                     if isinstance(event, Finished):
-                        self._note_success(backend.provider)
+                        usage = priced(event.usage, provider.name, self._settings)
+                        event = replace(event, usage=usage)
+                    else:
+                        characters += len(event.text)
                     yield event
-        except (BackendError, EgressRefused) as error:
-            self._note_failure(backend.provider, error)
-            raise
+            finally:
+                if usage is None:
+                    usage = self._estimated(provider, estimate_prompt_tokens(prompt), characters)
+                spent = Spent(asker.owner, provider.name, provider.backend.model, usage)
+                asker.spent.append(spent)
+                self._spending.add(spent)
+                self._metrics.count_usage(provider.name, usage)
+                self._metrics.show_budgets(self._budgets.levels())
 
-    def _note_success(self, name: str) -> None:
-        if name in self._providers:
-            provider = self._providers[name]
-            provider.last_failure, provider.answered_at = None, datetime.now(UTC)
+    def _estimate(self, prompt: Prompt, chain: Sequence[str]) -> Totals:
+        """What the call takes at most, about: by the dearest of the chain."""
+        if chain[0] == EXTRACTIVE:
+            return Totals()
+        most = Usage(estimate_prompt_tokens(prompt), prompt.max_tokens)
+        costs = [priced(most, name, self._settings).cost_usd or 0.0 for name in chain]
+        return Totals(max(costs), most.prompt_tokens + most.completion_tokens)
 
-    def _note_failure(self, name: str, error: ArchivistError) -> None:
-        _log.warning("provider failed", action="provider_failed", provider=name, kind=type(error).__name__)
-        if name not in self._providers or (isinstance(error, BackendRejected) and error.status not in (401, 403, 404)):
-            return  # one request was at fault, not the provider
-        provider = self._providers[name]
-        provider.last_failure, provider.failed_at = type(error).__name__, datetime.now(UTC)
+    def _estimated(self, provider: Provider, prompt_tokens: int, characters: int) -> Usage:
+        if provider is self._extractive:
+            return Usage()
+        counted = Usage(prompt_tokens, math.ceil(characters / BYTES_PER_TOKEN), estimated=True)
+        return priced(counted, provider.name, self._settings)
+
+    def _provider(self, name: str) -> Provider:
+        return self._extractive if name == EXTRACTIVE else self._providers[name]
+
+    def _chains(self) -> Iterator[Sequence[str]]:
+        """Every chain that the configuration names."""
+        yield self._settings.chain
+        yield from (route.providers for route in self._settings.routes if route.providers)
+        yield from (budget.then for budget in self._settings.budgets if budget.then)
 
 
-def _route(backend: Backend, reason: str) -> Route:
-    return Route(backend.provider, backend.model, reason)
-
-
-def _short(error: ArchivistError) -> str:
+def short(error: ArchivistError) -> str:
     """What went wrong, for whoever asked: no address, and nothing that the provider said, which may repeat the prompt."""
     match error:
         case BackendTimeout():
-            return f"no {error.stage.replace('_', ' ')} within {error.waited_s:g} s"
+            return f"no {error.stage.replace('_', ' ')} within {error.waited_s:.3g} s"
         case BackendRateLimited():
             return "rate limited (429)"
         case BackendRejected() | BackendFailed():
             return f"HTTP {error.status}"
+        case BackendLeftAlone():
+            return "left alone after failures"
         case BackendUnreachable():
             return "could not connect"
+        case BackendWordless():
+            return "its answer holds no text"
         case BackendMalformed():
             return "its answer was cut off or is not the protocol"
         case _:
             return "it could not be called"
-
-
-def _status(provider: _Provider) -> dict[str, object]:
-    problem = provider.backend.problem
-    return {
-        "model": provider.backend.model,
-        "clearance": provider.backend.clearance,
-        "configured": problem is None,
-        "problem": problem,
-        "down": problem is not None or provider.last_failure is not None,
-        "last_failure": provider.last_failure,
-        "failed_at": None if provider.failed_at is None else provider.failed_at.isoformat(),
-        "answered_at": None if provider.answered_at is None else provider.answered_at.isoformat(),
-    }

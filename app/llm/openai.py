@@ -1,66 +1,44 @@
-"""Chat Completions, the wire format of OpenAI, Ollama, vLLM, llama.cpp, LM Studio and many more."""
+"""Chat Completions, the wire format of OpenAI, Azure, Ollama, vLLM, llama.cpp, LM Studio and many more."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
-from app.llm.backend import Delta, Finished, Prompt
+from app.llm.backend import Delta, Finished, FinishReason, Prompt
 from app.llm.rejections import Call, stream_error
-from app.llm.settings import ProviderSettings
-from app.llm.wire import Piece, converse, key_problem, parse_object, secret_of, whole
-from corpus.egress import Egress
+from app.llm.remote import HttpBackend, turns
+from app.llm.wire import Piece, converse, count_of, object_in, parse_object, whole
 from corpus.errors import BackendMalformed
 
-REASONS = {"stop": "stop", "length": "length", "content_filter": "refusal"}
+REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "refusal"}
 """From `finish_reason` to ours; whatever else a server says is `other`."""
 
 
-class OpenAIBackend:
-    """One provider and model behind a Chat Completions address. Always streams; keeps no text."""
+class OpenAIBackend(HttpBackend):
+    """One provider and model behind a Chat Completions address. What providers differ in is configuration."""
 
-    def __init__(self, provider: str, settings: ProviderSettings, egress: Egress, clearance: str) -> None:
-        self.provider, self.model, self.clearance = provider, settings.model, clearance
-        self._settings, self._egress = settings, egress
-
-    def __repr__(self) -> str:
-        return f"OpenAIBackend({self.provider!r}, model={self.model!r}, base_url={self._settings.base_url!r})"
-
-    @property
-    def problem(self) -> str | None:
-        """What is missing before it can be called; None if nothing is."""
-        return key_problem(self._settings)
-
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Finished, None]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Finished, None]:
         """The answer as it arrives. See `Backend`."""
-        secret = secret_of(self.provider, self._settings)
-        call = Call(
-            provider=self.provider,
-            settings=self._settings,
-            url=f"{self._settings.base_url}/chat/completions",
-            headers={} if secret is None else {"Authorization": f"Bearer {secret}"},
-            payload=self._payload(prompt),
-            secret=secret,
-        )
-        async with aclosing(converse(self._egress, call, prompt, read_event)) as events:
-            async for event in events:
-                yield event
+        return converse(self._egress, lambda: self._chat(prompt), prompt, read_event)
 
-    async def close(self) -> None:
-        """Nothing to close: the connections belong to the egress."""
+    def _chat(self, prompt: Prompt) -> Call:
+        settings = self._settings
 
-    def _payload(self, prompt: Prompt) -> dict[str, object]:
+        def role_of(role: str) -> str:
+            return settings.system_role if role == "system" else role
+
         payload: dict[str, object] = {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
-            self._settings.max_tokens_field: prompt.max_tokens,
+            "messages": [{"role": role, "content": text} for role, text in turns(prompt.messages, role_of)],
+            settings.max_tokens_field: prompt.max_tokens,
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
-        if self._settings.temperature is not None:
-            payload["temperature"] = self._settings.temperature
-        return payload
+        if settings.stream_usage:
+            payload["stream_options"] = {"include_usage": True}
+        if settings.temperature is not None:
+            payload["temperature"] = settings.temperature
+        return self._call("/chat/completions", {}, payload)
 
 
 def read_event(call: Call, event: str) -> Piece:
@@ -70,40 +48,40 @@ def read_event(call: Call, event: str) -> Piece:
     body = parse_object(call, event)
     if body.get("error"):
         raise stream_error(call, body["error"])
-    prompt_tokens = completion_tokens = None
-    if usage := _object(call, body, "usage"):
-        prompt_tokens, completion_tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     choices = body.get("choices")
     if not isinstance(choices, list):
         raise BackendMalformed(call.provider, "sent an event without `choices`; is that a Chat Completions address?")
-    if not choices:
-        return Piece(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
-    choice = choices[0]
+    piece = _read_choice(call, choices[0]) if choices else Piece()
+    if usage := object_in(call, body, "usage"):
+        cached = object_in(call, usage, "prompt_tokens_details").get("cached_tokens", usage.get("prompt_cache_hit_tokens"))
+        piece.prompt_tokens = count_of(usage.get("prompt_tokens"))
+        piece.completion_tokens = count_of(usage.get("completion_tokens"))
+        piece.cached_tokens = count_of(cached)
+    return piece
+
+
+def _read_choice(call: Call, choice: object) -> Piece:
     if not isinstance(choice, dict):
         raise BackendMalformed(call.provider, "sent an event whose choice is not an object")
-    delta = _object(call, choice, "delta")
-    content, refusal, finish = delta.get("content"), delta.get("refusal"), choice.get("finish_reason")
-    text = (content if isinstance(content, str) else "") + (refusal if isinstance(refusal, str) else "")
+    delta, finish = object_in(call, choice, "delta"), choice.get("finish_reason")
+    content = delta.get("content")
+    if finish is None and isinstance(content, str) and content and len(delta) == 1:
+        return Piece(whole(content))  # the way most events come
+    refusal = delta.get("refusal")
+    text = _text(content) + (refusal if isinstance(refusal, str) else "")
     called_tool = bool(delta.get("tool_calls") or delta.get("function_call"))
+    thinks = delta.get("reasoning_content") or delta.get("reasoning") or (content and not text)
     return Piece(
         text=whole(text),
-        thinking=called_tool or bool(delta.get("reasoning_content") or delta.get("reasoning")),
+        thinking=called_tool or bool(thinks),
         called_tool=called_tool,
         refused=bool(refusal),
         reason=REASONS.get(finish, "other") if isinstance(finish, str) else None,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
     )
 
 
-def _object(call: Call, parent: dict[str, Any], key: str) -> dict[str, Any]:
-    value = parent.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise BackendMalformed(call.provider, f"sent an event whose {key!r} is not an object")
-    return value
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _text(content: Any) -> str:
+    """Text, or the texts among parts; Mistral sends its model's thinking as parts of another type."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""

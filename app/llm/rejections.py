@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import quote
 
 from app.llm.settings import ProviderSettings
@@ -15,43 +16,66 @@ from corpus.errors import BackendError, BackendFailed, BackendMalformed, Backend
 
 MESSAGE_CHARS = 300
 
+CONTEXT_TOO_SMALL = frozenset({"exceed_context_size_error", "context_length_exceeded"})
+"""What llama.cpp and OpenAI call a prompt that is too long. Others say it only in words."""
+
+CONTEXT_WORDS = re.compile(r"context (length|size|window|limit)|prompt is too long|input token count")
+
+STATUS_OF_KIND = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The status that an error would have had before the stream began. Source: Anthropic's and OpenAI's error references."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a provider, ready to go out. `secret` is redacted from everything the provider says."""
+    """One request to a provider, ready to go out. `secrets` are redacted from everything the provider says."""
 
     provider: str
     settings: ProviderSettings
-    url: str
-    headers: Mapping[str, str]
-    payload: Mapping[str, object]
-    secret: str | None
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    payload: Mapping[str, object] | None = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
 
 
 def stream_error(call: Call, error: object) -> BackendError:
     """Our error for an `error` object inside a stream that began well."""
     code = error.get("code", error.get("status")) if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    kind = error.get("type") if isinstance(error, dict) else None
+    if isinstance(code, int) and 400 <= code < 600:
+        status = code
+    else:
+        status = STATUS_OF_KIND.get(kind, 500) if isinstance(kind, str) else 500
     return rejection(call, status, {"error": error}, "", None)
 
 
 def rejection(call: Call, status: int, parsed: object, body: str, retry_after: str | None) -> BackendError:
     """Our error for an answer that is not 200: by its status, with what the provider says about it."""
     provider, settings = call.provider, call.settings
-    message, kind = _message(parsed)
-    said = redacted(message or body, call.secret)
+    error = _error(parsed)
+    message, kinds, details = _message(error), _kinds(error), _details(error)
+    said = redacted(message or body, call.secrets)
+    wait_s = retry_after_s(retry_after, datetime.now(UTC))
     if status == 429:
-        return BackendRateLimited(provider, retry_after_s(retry_after, datetime.now(UTC)))
+        return BackendRateLimited(provider, _retry_delay_s(details) if wait_s is None else wait_s)
     if status >= 500:
-        return BackendFailed(provider, status)
+        return BackendFailed(provider, status, wait_s)
     if status < 400:
         return BackendMalformed(provider, f"answered with HTTP {status}, which no stream has")
-    if status == 401:
-        # Not quoted: some providers repeat the wrong key.
-        return BackendRejected(provider, status, "refused the key (401); check its api_key, api_key_env or api_key_file")
-    if kind in ("exceed_context_size_error", "context_length_exceeded") or re.search(
-        r"context (length|size|window)|prompt is too long", message
-    ):
+    if status == 401 or any(detail.get("reason") == "API_KEY_INVALID" for detail in details):
+        # Google says 400 of a wrong key. Not quoted: some providers repeat the wrong key.
+        return BackendRejected(provider, 401, "refused the key (401); check its api_key, api_key_env or api_key_file")
+    if kinds & CONTEXT_TOO_SMALL or CONTEXT_WORDS.search(message):
         return BackendRejected(
             provider,
             status,
@@ -66,17 +90,38 @@ def rejection(call: Call, status: int, parsed: object, body: str, retry_after: s
     return BackendRejected(provider, status, f"refused the request ({status}): {said or 'no reason given'}")
 
 
-def _message(parsed: object) -> tuple[str, str]:
-    """The message and the machine-readable kind in an error body, in the forms that servers use."""
-    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+def _error(parsed: object) -> object:
+    """The error in a body: an object or a text, by itself, under `error`, or in a list of one."""
+    if isinstance(parsed, list) and parsed:
+        parsed = parsed[0]
+    return parsed.get("error", parsed) if isinstance(parsed, dict) else None
+
+
+def _message(error: object) -> str:
     if isinstance(error, str):
-        return error, ""
+        return error
     if not isinstance(error, dict):
-        return "", ""
-    message = next((error[key] for key in ("message", "detail", "msg") if isinstance(error.get(key), str)), "")
-    kinds = [error[key] for key in ("type", "code") if isinstance(error.get(key), str)]
-    known = [kind for kind in kinds if kind in ("exceed_context_size_error", "context_length_exceeded")]
-    return message, known[0] if known else "".join(kinds[:1])
+        return ""
+    return next((error[key] for key in ("message", "detail", "msg") if isinstance(error.get(key), str)), "")
+
+
+def _kinds(error: object) -> set[str]:
+    return {error[key] for key in ("type", "code") if isinstance(error.get(key), str)} if isinstance(error, dict) else set()
+
+
+def _details(error: object) -> list[dict[str, Any]]:
+    """Google's details of an error. Source: https://google.aip.dev/193."""
+    details = error.get("details") if isinstance(error, dict) else None
+    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
+
+
+def _retry_delay_s(details: list[dict[str, Any]]) -> float | None:
+    """Seconds to wait, from a RetryInfo among the details, such as "34.07s"."""
+    for detail in details:
+        delay = detail.get("retryDelay")
+        if isinstance(delay, str) and delay.endswith("s"):
+            return retry_after_s(delay.removesuffix("s"), datetime.now(UTC))
+    return None
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
@@ -95,11 +140,11 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def redacted(message: str, secret: str | None) -> str:
-    """A provider's message on one line, shortened, without the key or the half-masked key that some providers quote."""
-    if secret:
-        for form in {secret, quote(secret, safe="")}:
-            message = message.replace(form, "[key]")
+def redacted(message: str, secrets: Iterable[str]) -> str:
+    """A provider's message on one line, shortened, without the secrets or the half-masked key that some providers quote."""
+    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""))}
+    for form in sorted(forms, key=len, reverse=True):  # the longest first: one may be a part of another
+        message = message.replace(form, "[key]")
     message = re.sub(r"\S*\*{3,}\S*", "[key]", message)
     message = " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
     return message if len(message) <= MESSAGE_CHARS else message[: MESSAGE_CHARS - 1] + "…"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from app.llm.patterns import Pattern
 from app.loopback import is_loopback_host
 from corpus.settings import Settings
 
@@ -53,7 +54,8 @@ class ProviderSettings(Settings):
     )
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="Further headers of each call; shown as secrets.")
     body: dict[str, Any] = Field(
-        default_factory=dict, description="Further fields of each call's JSON body; they win over ours."
+        default_factory=dict,
+        description="Further fields of each call's JSON body; they win over ours, and null takes one of ours out.",
     )
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="Sampling temperature; empty = not sent, which some models insist on."
@@ -89,7 +91,9 @@ class ProviderSettings(Settings):
         le=5,
         description="Further tries after a refused connection, a 429 or a 5xx; never after a word.",
     )
-    max_concurrent: int = Field(default=16, ge=1, description="Calls at a time.")
+    max_concurrent: int = Field(
+        default=16, ge=1, description="Calls at a time; for llamacpp 1 unless given: each needs memory for a context."
+    )
     max_queued: int = Field(default=64, ge=0, description="Calls that wait for a place; more are refused with 429.")
     queue_timeout_s: float = Field(default=30, gt=0, description="Seconds a call waits for a place.")
     breaker_failures: int = Field(
@@ -142,6 +146,11 @@ class ProviderSettings(Settings):
         """Whether what it is sent stays on this machine: a literal loopback address, localhost, or a file run here."""
         return self.kind == "llamacpp" or is_loopback_host(urlsplit(self.base_url).hostname or "")
 
+    @property
+    def concurrency(self) -> int:
+        """Calls at a time. Each takes memory for a whole context where the service runs the model: one, unless it is said."""
+        return 1 if self.kind == "llamacpp" and "max_concurrent" not in self.model_fields_set else self.max_concurrent
+
 
 class ConditionSettings(Settings):
     """When a route is taken: all that is given must hold; nothing given = always."""
@@ -180,6 +189,25 @@ class RouteSettings(Settings):
             raise ValueError(f"route {self.name!r} needs either providers or a fixed answer")
         return self
 
+    @model_validator(mode="after")
+    def _can_be_taken(self) -> RouteSettings:
+        when = self.when
+        bounds = {
+            "words": (when.min_words, when.max_words),
+            "turn": (when.min_turn, when.max_turn),
+            "nearness": (when.min_nearness, when.max_nearness),
+            "coverage": (when.min_coverage, when.max_coverage),
+        }
+        for what, (least, most) in bounds.items():
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"route {self.name!r} is never taken: min_{what} {least} is more than max_{what} {most}")
+        if when.matches:
+            try:
+                Pattern(when.matches)
+            except ValueError as error:
+                raise ValueError(f"route {self.name!r}: matches {error}") from error
+        return self
+
 
 class PriceSettings(Settings):
     """What a model costs, in US dollars per million tokens."""
@@ -190,6 +218,12 @@ class PriceSettings(Settings):
         default=None, ge=0, description="Per million tokens of the prompt that the provider had cached; empty = input_usd."
     )
     as_of: date = Field(description="The day on which this was looked up.")
+
+    @model_validator(mode="after")
+    def _cache_is_no_dearer(self) -> PriceSettings:
+        if self.cached_input_usd is not None and self.cached_input_usd > self.input_usd:
+            raise ValueError("cached_input_usd is more than input_usd; were they swapped?")
+        return self
 
 
 class BudgetSettings(Settings):
@@ -250,6 +284,21 @@ class LlmSettings(Settings):
             self._require(f"llm.routes {route.name!r}: providers", route.providers)
         for budget in self.budgets:
             self._require(f"llm.budgets {budget.name!r}: then", budget.then)
+        return self
+
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> LlmSettings:
+        counted = next((budget.name for budget in self.budgets if budget.max_usd is not None), None)
+        for name, provider in self.providers.items():
+            known = provider.is_local or name in self.prices or provider.model in self.prices
+            if counted is not None and not known:
+                raise ValueError(
+                    f"llm.budgets {counted!r} counts money, and provider {name!r} has no price; add it to llm.prices "
+                    f"as {provider.model!r}, or count tokens"
+                )
+        for name in self.prices:
+            if name not in self.providers and all(name != provider.model for provider in self.providers.values()):
+                raise ValueError(f"llm.prices {name!r} is neither a provider nor the model of one; check its spelling")
         return self
 
     def _require(self, where: str, chain: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What every wire format shares: the stages and their limits, keys, counting, and how a stream must end.
+"""What every wire format shares: the stages and their limits, counting, and how a stream must end.
 
 A wire format is a file beside this one: it builds the request and reads an event into a `Piece`; `converse` does the
 rest.
@@ -11,17 +11,17 @@ import json
 import math
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import Any
 
-from app.llm.backend import Delta, Finished, Prompt, Usage
+from app.llm.backend import Delta, Finished, FinishReason, Prompt, Usage
 from app.llm.rejections import Call, rejection
-from app.llm.settings import ProviderSettings
 from corpus.egress import Answer, Egress, Timeouts
 from corpus.errors import (
     BackendError,
     BackendMalformed,
-    BackendNotConfigured,
     BackendTimeout,
     BackendUnreachable,
+    BackendWordless,
     EgressBroken,
     EgressError,
     EgressRefused,
@@ -36,39 +36,46 @@ DRAIN_S = 0.1
 """How long a finished stream waits for the end of its body, so that the connection can be used again."""
 
 ERROR_BODY_S = 5.0
+NO_SUCH_PATH = (404, 405, 501)
 BYTES_PER_TOKEN = 4
 """Where nobody counted. Source: the rule of thumb in OpenAI's documentation, 4 characters of English a token."""
 
 
 @dataclass(slots=True)  # not frozen: one is made for every token, and freezing triples what that costs
 class Piece:
-    """What one event of a provider's stream says. `thinking` is a token that is not part of the answer."""
+    """What one event of a provider's stream says. `thinking` is a token that is not part of the answer.
+
+    A `reason` ends the answer, the event's own text included. Counts are of the whole call so far.
+    """
 
     text: str = ""
     thinking: bool = False
     called_tool: bool = False
     refused: bool = False
-    reason: str | None = None
+    reason: FinishReason | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
     last: bool = False
 
 
 async def converse(
-    egress: Egress, call: Call, prompt: Prompt, parse: Callable[[Call, str], Piece]
+    egress: Egress, prepare: Callable[[], Call], prompt: Prompt, read_event: Callable[[Call, str], Piece]
 ) -> AsyncGenerator[Delta | Finished, None]:
     """Sends the call and yields the answer as the `Backend` protocol promises it."""
+    call = prepare()
     loop = asyncio.get_running_loop()
     settings = call.settings
-    timeouts = Timeouts(
-        connect_s=settings.connect_timeout_s,
-        response_s=settings.first_token_timeout_s,
-        total_s=settings.total_timeout_s,
-    )
+    total_s = settings.total_timeout_s
+    if prompt.deadline is not None:
+        total_s = min(total_s, prompt.deadline - loop.time())
+        if total_s <= 0:
+            raise BackendTimeout(call.provider, "total", 0.0)
+    timeouts = Timeouts(connect_s=settings.connect_timeout_s, response_s=settings.first_token_timeout_s, total_s=total_s)
     stage, limit_s = "first_token", settings.first_token_timeout_s
     received = _Received()
     complete_by: float | None = None
-    headers = {**call.headers, "Accept": "text/event-stream"}
+    headers = {"accept": "text/event-stream", **call.headers}
     try:
         async with egress.stream(call.url, headers=headers, json=call.payload, timeouts=timeouts) as answer:
             await _require_event_stream(call, answer)
@@ -77,35 +84,39 @@ async def converse(
                 try:
                     events = await answer.next_events(deadline)
                 except EgressError:
-                    if complete_by is None:
+                    if not received.is_complete:
                         raise
-                    break  # the answer is complete; only its usage or the end of the body is missing
+                    break  # only the usage or the end of the body is missing
                 if events is None:
                     break
                 tokens_before = received.tokens
                 for event in events:
-                    text = received.take(parse(call, event))
+                    text = received.take(read_event(call, event))
                     if text:
                         yield Delta(text)
                 if received.ended:
                     complete_by = deadline = loop.time() + DRAIN_S
-                elif received.reason is not None:
+                elif received.is_settled:
                     complete_by = deadline = complete_by or loop.time() + USAGE_GRACE_S
                 elif received.tokens > tokens_before:
                     stage, limit_s = "between_tokens", settings.between_tokens_timeout_s
-                    deadline = loop.time() + limit_s
+                    complete_by, deadline = None, loop.time() + limit_s
     except EgressError as error:
-        raise _backend_error(call, error, stage, limit_s, received.tokens) from error
-    if complete_by is None:
+        raise backend_error(call, error, stage, limit_s, received.tokens) from error
+    if not received.ended and received.reason is None:
         raise BackendMalformed(call.provider, f"the answer was cut off after {received.tokens} tokens")
     if not received.began:
-        raise BackendMalformed(call.provider, received.why_empty())
+        raise BackendWordless(call.provider, received.why_empty())
     yield Finished(received.usage(prompt), "refusal" if received.refused else received.reason or "stop")
 
 
 @dataclass(slots=True)
 class _Received:
-    """What has arrived of one answer. `tokens` counts every event that carried one, the unseen ones too."""
+    """What has arrived of one answer. `tokens` counts every event that carried one, the unseen ones too.
+
+    Some servers give a reason with every event, or with an empty one before the first word. So a reason holds only
+    until more text comes, and once that has happened (`went_on`) nothing but the end of the body ends the answer.
+    """
 
     tokens: int = 0
     text_bytes: int = 0
@@ -113,40 +124,58 @@ class _Received:
     began: bool = False
     refused: bool = False
     called_tool: bool = False
-    reason: str | None = None
+    reason: FinishReason | None = None
+    went_on: bool = False
+    is_settled: bool = False
     ended: bool = False
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is lost where no more can be read."""
+        return self.ended or (self.reason is not None and not self.went_on)
 
     def take(self, piece: Piece) -> str:
         """The text to pass on now. White space before the first word is held back: alone it would be no answer."""
-        if piece.reason is not None:
-            self.reason = piece.reason
+        text = piece.text
+        if text:
+            self.went_on = self.went_on or (self.reason is not None and self.began)
+            self.reason, self.is_settled = piece.reason, False
+            self.tokens += 1
+            self.text_bytes += len(text) if text.isascii() else len(text.encode())
+            if self.began:
+                released = text
+            else:
+                self.held += text
+                self.began = not self.held.isspace()
+                released = self.held if self.began else ""
+        else:
+            released = ""
+            self.tokens += piece.thinking
+            if piece.reason is not None:
+                self.reason, self.is_settled = piece.reason, self.began and not self.went_on
         if piece.prompt_tokens is not None:
-            self.prompt_tokens = piece.prompt_tokens
+            self.prompt_tokens = max(self.prompt_tokens or 0, piece.prompt_tokens)
         if piece.completion_tokens is not None:
-            self.completion_tokens = piece.completion_tokens
+            self.completion_tokens = max(self.completion_tokens or 0, piece.completion_tokens)
+        if piece.cached_tokens is not None:
+            self.cached_tokens = max(self.cached_tokens or 0, piece.cached_tokens)
         self.ended = self.ended or piece.last
         self.refused = self.refused or piece.refused
         self.called_tool = self.called_tool or piece.called_tool
-        if not piece.text:
-            self.tokens += piece.thinking
-            return ""
-        self.tokens += 1
-        self.text_bytes += len(piece.text.encode())
-        if self.began:
-            return piece.text
-        self.held += piece.text
-        self.began = not self.held.isspace()
-        return self.held if self.began else ""
+        return released
 
     def usage(self, prompt: Prompt) -> Usage:
-        """What the provider reported, and a count of ours for what it did not."""
+        """What the provider reported, and a count of ours for what it did not; no prompt and no answer takes 0 tokens."""
         counted = max(self.tokens, math.ceil(self.text_bytes / BYTES_PER_TOKEN))
+        prompt_tokens = self.prompt_tokens or estimate_prompt_tokens(prompt)
         return Usage(
-            prompt_tokens=estimate_prompt_tokens(prompt) if self.prompt_tokens is None else self.prompt_tokens,
-            completion_tokens=counted if self.completion_tokens is None else self.completion_tokens,
-            estimated=self.prompt_tokens is None or self.completion_tokens is None,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=self.completion_tokens or counted,
+            cached_tokens=min(self.cached_tokens or 0, prompt_tokens),
+            estimated=not self.prompt_tokens or not self.completion_tokens,
         )
 
     def why_empty(self) -> str:
@@ -170,30 +199,6 @@ def estimate_prompt_tokens(prompt: Prompt) -> int:
     return sum(estimate_tokens(message.content) + 4 for message in prompt.messages)
 
 
-def key_problem(settings: ProviderSettings) -> str | None:
-    """What is wrong with a provider's key, in words that name where it should come from; None if nothing is."""
-    if settings.api_key is None:
-        if settings.api_key_env is not None:
-            return f"its key is missing: the environment variable {settings.api_key_env!r} is not set"
-        if settings.api_key_file is not None:
-            return f"its key is missing: there is none in the file {str(settings.api_key_file)!r}"
-        return None
-    key = settings.api_key.get_secret_value().strip()
-    if not key:
-        return "its key is empty; set it, or leave api_key out for a server that wants none"
-    if not key.isascii() or not key.isprintable() or " " in key:
-        return "its key holds a space, a line end or a letter that no key has; was it copied whole?"
-    return None
-
-
-def secret_of(provider: str, settings: ProviderSettings) -> str | None:
-    """A provider's key, None where it needs none. Raises: BackendNotConfigured if it is missing or cannot be one."""
-    problem = key_problem(settings)
-    if problem is not None:
-        raise BackendNotConfigured(provider, problem)
-    return None if settings.api_key is None else settings.api_key.get_secret_value().strip()
-
-
 def parse_object(call: Call, event: str) -> dict[str, object]:
     """The JSON object that an event's data must be. Raises: BackendMalformed."""
     try:
@@ -205,6 +210,21 @@ def parse_object(call: Call, event: str) -> dict[str, object]:
     return value
 
 
+def object_in(call: Call, parent: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key, empty where there is none. Raises: BackendMalformed where it is something else."""
+    value = parent.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BackendMalformed(call.provider, f"sent an event whose {key!r} is not an object")
+    return value
+
+
+def count_of(value: object) -> int | None:
+    """A number of tokens; None for what can be none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 def whole(text: str) -> str:
     """The text with half surrogates, which JSON can carry and UTF-8 cannot, replaced."""
     if text.isascii():
@@ -212,18 +232,34 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+async def fetch_json(egress: Egress, call: Call) -> object:
+    """What a GET of the call's address says; None where there is no such path.
+
+    Raises: a BackendError, EgressRefused.
+    """
+    settings = call.settings
+    timeouts = Timeouts(
+        connect_s=settings.connect_timeout_s, response_s=settings.first_token_timeout_s, total_s=settings.total_timeout_s
+    )
+    try:
+        async with egress.stream(call.url, method="GET", headers=call.headers, timeouts=timeouts) as answer:
+            if answer.status in NO_SUCH_PATH:
+                return None
+            if answer.status != 200:
+                raise await _rejected(call, answer)
+            body = await answer.body(answer.requested_at + timeouts.response_s)
+    except EgressError as error:
+        raise backend_error(call, error, "response", timeouts.response_s, 0) from error
+    try:
+        parsed: object = json.loads(body)
+    except ValueError as error:
+        raise BackendMalformed(call.provider, "answered with something that is not JSON; is base_url right?") from error
+    return parsed
+
+
 async def _require_event_stream(call: Call, answer: Answer) -> None:
     if answer.status != 200:
-        deadline = asyncio.get_running_loop().time() + min(ERROR_BODY_S, call.settings.first_token_timeout_s)
-        try:
-            body = (await answer.body(deadline)).decode("utf-8", "replace")
-        except EgressError:
-            body = ""  # the status says enough
-        try:
-            parsed: object = json.loads(body)
-        except ValueError:
-            parsed = None
-        raise rejection(call, answer.status, parsed, body, answer.header("retry-after"))
+        raise await _rejected(call, answer)
     content_type = (answer.header("content-type") or "").split(";")[0].strip().lower()
     if content_type != "text/event-stream":
         raise BackendMalformed(
@@ -231,7 +267,21 @@ async def _require_event_stream(call: Call, answer: Answer) -> None:
         )
 
 
-def _backend_error(call: Call, error: EgressError, stage: str, limit_s: float, tokens: int) -> BackendError | EgressRefused:
+async def _rejected(call: Call, answer: Answer) -> BackendError:
+    deadline = asyncio.get_running_loop().time() + min(ERROR_BODY_S, call.settings.first_token_timeout_s)
+    try:
+        body = (await answer.body(deadline)).decode("utf-8", "replace")
+    except EgressError:
+        body = ""  # the status says enough
+    try:
+        parsed: object = json.loads(body)
+    except ValueError:
+        parsed = None
+    return rejection(call, answer.status, parsed, body, answer.header("retry-after"))
+
+
+def backend_error(call: Call, error: EgressError, stage: str, limit_s: float, tokens: int) -> BackendError | EgressRefused:
+    """Our error for one of the egress: `stage` and `limit_s` are what was waited for, `tokens` what had come."""
     match error:
         case EgressRefused():
             return error

@@ -94,7 +94,7 @@ async def whole_answer(request: Request, services: Services, pump: Pump[Event]) 
             "description": "The answer; with `stream: true` the events sources, delta…, and done (the answer) or error.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
         },
-        **problems(404, 409, 415, 422, 502, 503, 504),
+        **problems(404, 409, 415, 422, 429, 502, 503, 504),
     },
 )
 async def ask_question(request: Request, services: ServicesOf, caller: CallerOf, body: AskRequest) -> Any:

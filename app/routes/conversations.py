@@ -19,7 +19,7 @@ from app.schemas import (
     Usage,
 )
 from app.services import Services
-from app.state import StoredMessage
+from app.state.messages import StoredMessage
 from corpus.errors import Invalid
 
 WITHDRAWN = "This answer rests on a document that is no longer available to you."

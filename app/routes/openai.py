@@ -12,20 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import examples
 from app.answering.types import Answer, Ask
-from app.llm.backend import Delta
+from app.llm.backend import Delta, FinishReason
+from app.llm.settings import EXTRACTIVE
 from app.problems import Problem, as_openai_error, problem_response
 from app.requests import StrictRoute, request_id_of
 from app.routes.ask import Event, first_event, start, whole_answer
 from app.routes.shared import CallerOf, ServicesOf
 from app.schemas import Citation
 from app.services import Services
-from app.state import new_id
+from app.state.conversations import new_id
 from app.streams import EventStream, Pump
 from corpus.errors import Invalid
 from corpus.types import Message
 
 MODEL = "archivist"
-EXTRACTIVE = "extractive"
+
 
 router = APIRouter(route_class=StrictRoute, tags=["OpenAI's format"])
 
@@ -132,11 +133,15 @@ _STATED = {
     413: ("Too large", "invalid_request_error", "too_large"),
     415: ("Not JSON", "invalid_request_error", "unsupported_media_type"),
     421: ("Foreign Host", "invalid_request_error", "misdirected_request"),
+    429: ("Too many requests", "rate_limit_error", "overloaded"),
     500: ("Internal error", "server_error", "internal_error"),
     502: ("LLM unreachable", "server_error", "backend_unreachable"),
     503: ("No snapshot", "server_error", "no_snapshot"),
     504: ("LLM too slow", "server_error", "backend_timeout"),
 }
+
+
+REASONS: dict[FinishReason, str] = {"stop": "stop", "length": "length", "refusal": "content_filter", "other": "stop"}
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -177,7 +182,7 @@ async def list_models(services: ServicesOf, _caller: CallerOf) -> dict[str, Any]
                 "text/event-stream": {"schema": {"type": "string"}, "example": "data: {…}\n\ndata: [DONE]\n\n"},
             },
         },
-        **_errors(400, 401, 404, 405, 413, 415, 421, 500, 502, 503, 504),
+        **_errors(400, 401, 404, 405, 413, 415, 421, 429, 500, 502, 503, 504),
     },
 )
 async def complete(request: Request, services: ServicesOf, caller: CallerOf, body: ChatRequest) -> Any:
@@ -238,7 +243,7 @@ def _completion(completion_id: str, model: str, answer: Answer) -> dict[str, Any
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": REASONS[answer.finish_reason]}],
         "usage": _usage(answer),
     }
 
@@ -263,11 +268,11 @@ class _Chunks:
 
     def last(self, answer: Answer) -> list[dict[str, Any]]:
         """The end of a stream: the finish, then the usage where it was asked for. Citations are on the last chunk."""
-        citations = _citations(answer)
+        citations, reason = _citations(answer), REASONS[answer.finish_reason]
         if not self._with_usage:
-            return [self.chunk({}, "stop", citations=citations)]
+            return [self.chunk({}, reason, citations=citations)]
         return [
-            self.chunk({}, "stop"),
+            self.chunk({}, reason),
             {**self._common, "choices": [], "usage": _usage(answer), "citations": citations},
         ]
 

@@ -11,6 +11,7 @@ from app.access import authenticate
 from app.logs import error_fields
 from app.loopback import is_loopback_host
 from app.metrics import CONTENT_TYPE
+from app.reload import Reloader
 from app.routes.shared import CallerOf, ServicesOf, problems
 from app.schemas import Ready
 from app.services import Services
@@ -25,6 +26,8 @@ ADVICE = {
     "previous_snapshot": "the newest snapshot cannot be opened, an older one is served; run `archivist ingest`",
     "state_unavailable": "conversations cannot be written; look at service.db in data_dir: its disk, its permissions",
     "llm_down": "the default LLM provider's last call failed; look at its server, its key and its address",
+    "config_refused": "the changed configuration cannot be used, the old one serves on; run `archivist config check`",
+    "restart_needed": "a section of the configuration changed that takes effect at the next start",
     "busy": "the checks did not end in time; the service is busy or its disk is slow",
 }
 
@@ -56,6 +59,11 @@ async def ready(request: Request, response: Response, services: ServicesOf) -> R
         fatal, codes, snapshot = False, ["busy"], None
     if services.gateway.status()["down"]:
         codes.append("llm_down")
+    reloader: Reloader | None = request.app.state.reloader
+    if reloader is not None and reloader.problem is not None:
+        codes.append("config_refused")
+    if reloader is not None and reloader.needs_restart:
+        codes.append("restart_needed")
     status = "unavailable" if fatal else "degraded" if codes else "ready"
     response.status_code = 503 if fatal else 200
     if not _is_administrator(request, services):

@@ -22,7 +22,7 @@ _bearer = HTTPBearer(auto_error=False, description="`server.api_key`; only where
 
 
 def _services(request: Request) -> Services:
-    services: Services = request.app.state.services
+    services: Services = request.state.services
     return services
 
 
@@ -94,8 +94,7 @@ def check_ask(services: Services, ask: Ask) -> None:
     """What can be refused before anything is searched or streamed. Raises: Invalid, BackendNotConfigured."""
     check_limits(services.settings.server, ask.question, ask.messages, "question")
     check_filters(services, dict(ask.filters))
-    if ask.provider is not None:
-        services.gateway.choose(services.settings.labels.order[0], ask.provider)
+    services.gateway.check(ask.provider)
 
 
 _STATED: dict[int, tuple[str, str, str]] = {
@@ -113,6 +112,7 @@ _STATED: dict[int, tuple[str, str, str]] = {
     ),
     421: ("misdirected-request", "Misdirected Request", "this Host is not in server.allowed_hosts"),
     422: ("invalid", "Invalid request", "top_k: Input should be a valid integer"),
+    429: ("overloaded", "Too many requests", "64 questions are being answered; ask again in 3 s"),
     500: ("internal-error", "Internal error", "something went wrong; the log has more under this request id"),
     502: ("backend-unreachable", "LLM unreachable", "no connection to the LLM provider; is it running?"),
     503: ("no-snapshot", "No snapshot", "no documents have been published yet; run `archivist ingest`"),

@@ -16,10 +16,8 @@ import uvicorn
 
 from app.llm.settings import LlmSettings
 from app.main import create_app, server_config
-from app.services import Services
+from app.services import Services, compose
 from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
-from app.state import State
-from corpus.egress import Egress
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest import job
@@ -86,8 +84,7 @@ def _embedder() -> Embedder:
 
 def composed(settings: ServiceSettings) -> Services:
     """The services as `build_services` makes them, with the one model of this process."""
-    egress = Egress(provider.base_url for provider in settings.llm.providers.values())
-    return Services(settings, _embedder(), State(settings.data_dir / "service.db"), egress)
+    return compose(settings, _embedder())
 
 
 @asynccontextmanager
@@ -97,7 +94,7 @@ async def running(settings: ServiceSettings) -> AsyncIterator[ServiceClient]:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        ServiceClient(app.state.services, transport) as client,
+        ServiceClient(app.state.current.services, transport) as client,
     ):
         yield client
 

@@ -25,6 +25,7 @@ ANSWER_FIELDS = {
     "route",
     "snapshot",
     "usage",
+    "finish_reason",
     "grounding",
     "timings_ms",
 }

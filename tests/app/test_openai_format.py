@@ -16,7 +16,7 @@ import openai
 import pytest
 from pydantic import SecretStr
 
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.settings import LlmSettings, ProviderSettings
 from tests.app.serving import listening, settings_of
 from tests.servers import running_fake_llm, wait_until

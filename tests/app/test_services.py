@@ -68,7 +68,7 @@ async def test_closing_ends_every_thread(site: Path) -> None:
 
 async def test_the_watcher_outlives_a_look_that_fails(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a look at the disk raises, the next one takes place."""
-    monkeypatch.setattr("app.services.SNAPSHOT_POLL_S", 0.01)
+    monkeypatch.setattr("app.process.SNAPSHOT_POLL_S", 0.01)
     services = composed(settings_of(site / "data"))
     await services.start()
     looks: list[int] = []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.answering.types import Answer, Citation, Grounding
 from app.llm.backend import Usage
-from app.state import PartialAnswer, State, StoredPassage
+from app.state.messages import PartialAnswer, StoredPassage
+from app.state.state import State
 from corpus.errors import Invalid, NotFound, StateError
 from corpus.types import Passage
 
@@ -49,7 +51,7 @@ def answer(text: str = "Within 30 days. [1]", *passages: Passage) -> Answer:
         model="gemma",
         route="the default provider",
         snapshot="000001-abc",
-        usage=Usage(120, 7, 0.25, estimated=True),
+        usage=Usage(120, 7, cached_tokens=60, cost_usd=0.25, estimated=True),
         grounding=Grounding(0.5, ("Not so.",)),
         timings_ms={"embed": 9.5, "total": 20.25},
         passages=passages or (passage("doc1"),),
@@ -80,13 +82,42 @@ def test_a_turn_is_read_back_with_its_provenance_after_a_restart(tmp_path: Path)
     assert asked.passages == ()
     assert answered.message_id == message_id
     assert answered.content == "Within 30 days. [1]"
-    assert answered.usage == Usage(120, 7, 0.25, estimated=True)
+    assert answered.usage == Usage(120, 7, cached_tokens=60, cost_usd=0.25, estimated=True)
     assert answered.citations == answer().citations
     assert answered.grounding == Grounding(0.5, ("Not so.",))
     assert answered.timings_ms == {"embed": 9.5, "total": 20.25}
     assert answered.passages == (StoredPassage("doc1.v1.0-9", "doc1", "v1", "internal"),)
     assert (answered.provider, answered.model, answered.route) == ("local", "gemma", "the default provider")
     assert (answered.snapshot, answered.prompt_version, answered.abstained) == ("000001-abc", "p7", False)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(9, 3, cached_tokens=4, cost_usd=0.5),
+        Usage(9, 3, cost_usd=None, estimated=True),
+        Usage(9, 3, cost_usd=0.0),
+        Usage(),
+    ],
+    ids=["priced", "unknown price, estimated", "free", "nothing used"],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole answer", "partial answer"])
+def test_a_usage_comes_back_as_it_was(state: State, usage: Usage, whole: bool) -> None:
+    """A cost that is not known stays so and is not zero, in whole answers and in those that were cut off."""
+    conversation_id = state.create_conversation("anna", "x")
+    stored = replace(answer(), usage=usage) if whole else PartialAnswer(answer="Tw", usage=usage)
+    state.add_turn("anna", conversation_id, "q", stored, "complete" if whole else "cancelled")
+    messages, _ = state.messages("anna", conversation_id)
+    assert messages[1].usage == usage
+    assert messages[1].usage is not None
+    assert type(messages[1].usage.estimated) is bool
+
+
+def test_a_partial_answer_of_nobody_has_no_usage(state: State) -> None:
+    """Where no provider had been asked there are no tokens, which is not the same as zero tokens."""
+    conversation_id = state.create_conversation("anna", "x")
+    state.add_turn("anna", conversation_id, "q", PartialAnswer(), "failed")
+    assert state.messages("anna", conversation_id)[0][1].usage is None
 
 
 def test_only_complete_turns_become_history(state: State) -> None:
@@ -257,9 +288,14 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def _set_version(path: Path) -> None:
+def _set_newer_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
+
+
+def _set_older_version(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 1")
 
 
 def _set_application(path: Path) -> None:
@@ -274,7 +310,8 @@ def _set_application(path: Path) -> None:
         (_damage_page, "damaged|malformed"),
         (_truncate, "damaged|malformed"),
         (_empty, "empty"),
-        (_set_version, "schema version is 99, this program knows 1"),
+        (_set_newer_version, "schema version is 99, this program knows 2"),
+        (_set_older_version, "schema version is 1, this program knows 2"),
         (_set_application, "not a database of Archivist"),
     ],
 )

@@ -6,14 +6,17 @@ import inspect
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
 from dataclasses import fields
 from pathlib import Path
 
-from app.llm.fake_server import FakeBehaviour
-from archivist.cli import fake_llm
+import pytest
+
+from app.llm.fake.behaviour import FakeBehaviour
+from archivist.fake_llm import fake_llm
 from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +34,7 @@ def test_every_knob_is_an_option_with_the_same_default() -> None:
 
 
 def test_it_prints_its_address_and_answers_there_as_it_was_told(tmp_path: Path) -> None:
-    """The first line is the base_url; the reply is the one ordered, and the request is recorded."""
+    """The first lines are the base_url of each format; the reply is the one ordered, and the request is recorded."""
     port, record = free_port(), tmp_path / "record.jsonl"
     options = ["--port", str(port), "--reply", "One two three.", "--cut-after-tokens", "9", "--record", str(record)]
     started = subprocess.Popen(
@@ -40,7 +43,11 @@ def test_it_prints_its_address_and_answers_there_as_it_was_told(tmp_path: Path) 
     )  # fmt: skip
     try:
         assert started.stdout is not None
-        assert started.stdout.readline() == f"http://127.0.0.1:{port}/v1\n"
+        assert [started.stdout.readline().split() for _ in range(3)] == [
+            ["openai", f"http://127.0.0.1:{port}/v1"],
+            ["anthropic", f"http://127.0.0.1:{port}/v1"],
+            ["google", f"http://127.0.0.1:{port}/v1beta"],
+        ]
         assert wait_until(lambda: _answers(port), within_s=30)
         body = {"model": "any", "messages": [{"role": "user", "content": "Count."}]}
         request = urllib.request.Request(
@@ -54,6 +61,37 @@ def test_it_prints_its_address_and_answers_there_as_it_was_told(tmp_path: Path) 
         started.communicate(timeout=30)
     recorded = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     assert [json.loads(line["body"]) for line in recorded if line.get("method") == "POST"] == [body]
+
+
+@pytest.mark.parametrize(("hang", "connects"), [("connect", False), ("tls", True)])
+def test_it_can_be_started_so_that_nothing_is_answered(tmp_path: Path, hang: str, connects: bool) -> None:
+    """connect: no connection comes about. tls: one does, and that is all. It ends when told to."""
+    port = free_port()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "archivist", "fake-llm", "--port", str(port), "--hang", hang],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert started.stdout is not None
+        assert started.stdout.readline().split()[1] == f"http://127.0.0.1:{port}/v1"
+        with socket.socket() as caller:
+            caller.settimeout(0.2)
+            assert _connects(caller, port) is connects
+            if connects:
+                caller.sendall(b"GET /health HTTP/1.1\r\nHost: fake\r\n\r\n")
+                with pytest.raises(TimeoutError):
+                    caller.recv(1)
+    finally:
+        started.send_signal(signal.SIGTERM)
+        started.communicate(timeout=30)
+
+
+def _connects(caller: socket.socket, port: int) -> bool:
+    try:
+        caller.connect(("127.0.0.1", port))
+    except TimeoutError:
+        return False
+    return True
 
 
 def _answers(port: int) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import pytest
 
 from app.answering.extractive import ExtractiveBackend
+from app.llm.anthropic import AnthropicBackend
 from app.llm.backend import Backend, Delta, Finished, Prompt
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
+from app.llm.google import GoogleBackend
 from app.llm.openai import OpenAIBackend
 from app.llm.settings import ProviderSettings
 from corpus.egress import Egress
@@ -26,6 +28,14 @@ pytestmark = pytest.mark.anyio
 
 LONG = 900
 
+WIRES = ["openai on llama.cpp", "anthropic on llama.cpp", "openai on fake", "anthropic on fake", "google on fake"]
+RemoteBackend = OpenAIBackend | AnthropicBackend | GoogleBackend
+BACKENDS: dict[str, type[RemoteBackend]] = {
+    "openai": OpenAIBackend,
+    "anthropic": AnthropicBackend,
+    "google": GoogleBackend,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -34,10 +44,20 @@ class Subject:
     `stops_within_s`: a busy machine gives a real model little time between two tokens, where it looks for a client who left.
     """
 
-    backend: Backend
+    backend: RemoteBackend
     at_work: Callable[[], Awaitable[int]]
     elsewhere: Callable[[str], Backend]
     stops_within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server and the format to speak with it; `fake` is None where it is a real one."""
+
+    kind: str
+    address: str
+    path: str
+    fake: RunningFake | None
 
 
 @pytest.fixture
@@ -59,30 +79,43 @@ def paced_fake() -> Iterator[RunningFake]:
         yield fake
 
 
-@pytest.fixture(params=["llama.cpp", "fake"])
-async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    """Each backend in turn."""
-    if request.param == "llama.cpp":
-        server = str(request.getfixturevalue("llama"))
+@contextmanager
+def server_of(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The server that a parameter such as "anthropic on llama.cpp" names, and the format to speak with it."""
+    kind, _, name = request.param.partition(" on ")
+    if name == "llama.cpp":
+        yield Server(kind, str(request.getfixturevalue("llama")), "/v1", None)
     else:
         fake: RunningFake = request.getfixturevalue("paced_fake")
-        server = fake.base_url.removesuffix("/v1")
-    egress = Egress([server])
+        yield Server(kind, fake.base_url.removesuffix("/v1"), "/v1beta" if kind == "google" else "/v1", fake)
 
-    def backend_at(path: str) -> Backend:
-        settings = ProviderSettings(base_url=f"{server}{path}", model="any", temperature=0)
-        return OpenAIBackend("tested", settings, egress, clearance="secret")
 
-    async def at_work() -> int:
-        if request.param == "fake":
-            return sum(recorded.ended_at is None for recorded in fake.requests)
-        status, slots = await egress.call_json(f"{server}/slots")
-        assert status == 200
-        assert isinstance(slots, list)
-        return sum(bool(slot["is_processing"]) for slot in slots)
+def backend_at(server: Server, path: str, egress: Egress) -> RemoteBackend:
+    """The backend for one format at a path of the server."""
+    settings = ProviderSettings.model_validate(
+        {"kind": server.kind, "base_url": f"{server.address}{path}", "model": "any", "temperature": 0}
+    )
+    return BACKENDS[server.kind]("tested", settings, egress, clearance="secret")
 
-    yield Subject(backend_at("/v1"), at_work, backend_at, 1 if request.param == "fake" else 4)
-    await egress.close()
+
+@pytest.fixture(params=WIRES)
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """Each backend in turn, with each server that speaks its format."""
+    with server_of(request) as server:
+        egress = Egress([server.address])
+
+        async def at_work() -> int:
+            if server.fake is not None:
+                return sum(recorded.ended_at is None for recorded in server.fake.requests)
+            status, slots = await egress.call_json(f"{server.address}/slots")
+            assert status == 200
+            assert isinstance(slots, list)
+            return sum(bool(slot["is_processing"]) for slot in slots)
+
+        backend = backend_at(server, server.path, egress)
+        stops_within_s = 4 if server.fake is None else 1
+        yield Subject(backend, at_work, lambda path: backend_at(server, path, egress), stops_within_s)
+        await egress.close()
 
 
 def asking(text: str, max_tokens: int) -> Prompt:
@@ -168,7 +201,7 @@ async def _next(events: AsyncIterator[Delta | Finished]) -> Delta | Finished:
     return await anext(events)
 
 
-@pytest.fixture(params=["llama.cpp", "fake", "extractive"])
+@pytest.fixture(params=[*WIRES, "extractive"])
 async def any_backend(request: pytest.FixtureRequest, embedder: Embedder) -> AsyncIterator[Backend]:
     """Each backend in turn, also the one that needs no server."""
     if request.param == "extractive":
@@ -178,11 +211,10 @@ async def any_backend(request: pytest.FixtureRequest, embedder: Embedder) -> Asy
 
         yield ExtractiveBackend(embed, clearance="secret")
         return
-    server = request.getfixturevalue("llama" if request.param == "llama.cpp" else "paced_fake")
-    address = server if isinstance(server, str) else server.base_url.removesuffix("/v1")
-    egress = Egress([address])
-    yield OpenAIBackend("tested", ProviderSettings(base_url=f"{address}/v1", model="any", temperature=0), egress, "secret")
-    await egress.close()
+    with server_of(request) as server:
+        egress = Egress([server.address])
+        yield backend_at(server, server.path, egress)
+        await egress.close()
 
 
 def quoting(text: str) -> Prompt:
@@ -239,13 +271,29 @@ async def test_calls_do_not_mix(subject: Subject) -> None:
 
 async def test_a_prompt_that_is_too_long_is_refused_with_the_counts(subject: Subject) -> None:
     """The error says that the context is too small, how small, and which key to lower."""
-    with pytest.raises(BackendRejected, match=rf"context.*{LLAMA_CONTEXT_TOKENS} tokens.*prompt\.budget_tokens") as caught:
+    with pytest.raises(BackendRejected, match=rf"context.*\b{LLAMA_CONTEXT_TOKENS}\b.*prompt\.budget_tokens") as caught:
         await all_of(subject.backend, asking("word " * 3000, 8))
     assert caught.value.status == 400
 
 
 async def test_a_wrong_path_is_refused_with_the_address(subject: Subject) -> None:
-    """A base_url with its path twice names the address to mend."""
-    with pytest.raises(BackendRejected, match=r"no such model or path \(404\): File Not Found.*/v1/v1") as caught:
-        await all_of(subject.elsewhere("/v1/v1"), asking("Hello", 8))
+    """A base_url with a wrong path names the address to mend."""
+    with pytest.raises(BackendRejected, match=r"no such model or path \(404\): File Not Found.*/elsewhere") as caught:
+        await all_of(subject.elsewhere("/elsewhere"), asking("Hello", 8))
     assert caught.value.status == 404
+
+
+async def test_tokens_that_were_cached_are_counted_within_the_prompt(subject: Subject) -> None:
+    """The same prompt twice has the same length, whatever part of it the server still had."""
+    prompt = asking("Count on: one, two, three, four, five, six, seven, eight, nine,", 2)
+    ends = [(await all_of(subject.backend, prompt))[-1] for _ in range(2)]
+    first, second = (end.usage for end in ends if isinstance(end, Finished))
+    assert first.prompt_tokens == second.prompt_tokens
+    assert 0 <= second.cached_tokens <= second.prompt_tokens
+
+
+async def test_the_models_are_listed(subject: Subject) -> None:
+    """Every server under test keeps a list with one model in it; the fake knows any other by name too."""
+    models = await subject.backend.models()
+    assert models is not None
+    assert len(models - {"any"}) == 1

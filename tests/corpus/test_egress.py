@@ -4,46 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
-import ssl
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+import tracemalloc
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from corpus.egress import OUR_MISTAKES, TRANSLATIONS, Answer, Egress, EventParser, Limits, Timeouts, translated
-from corpus.errors import EgressBroken, EgressError, EgressRefused, EgressTimeout, EgressUnreachable
+from corpus.egress import OUR_MISTAKES, TRANSLATIONS, Egress, Limits, translated
+from corpus.errors import EgressBroken, EgressError, EgressRefused, EgressUnreachable
+from tests.corpus.raw_servers import OK, Handler, fetched, listening, resolving_to, sending, serving
 
 pytestmark = pytest.mark.anyio
 
 CANARY = "sk-canary-4711"
-OK = b"HTTP/1.1 200 OK\r\n"
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def self_signed(tmp_path: Path) -> ssl.SSLContext:
-    """A server's TLS with a certificate of its own making."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed, so there is no certificate to serve")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 def family(kind: type[Exception]) -> list[type[Exception]]:
@@ -72,95 +50,11 @@ def test_httpx_exports_no_exception_outside_these_families() -> None:
     assert {kind.__name__ for kind in exported} <= {kind.__name__ for kind in HTTPX_EXCEPTIONS}
 
 
-@asynccontextmanager
-async def listening(handler: Handler, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A raw TCP server; the handler gets each connection. Yields the port, and ends every connection afterwards."""
-    connections: set[asyncio.Task[None]] = set()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):  # the client left; some tests are about that
-                await handler(reader, writer)
-        finally:
-            writer.close()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.add(asyncio.ensure_future(handle(reader, writer)))
-
-    server = await asyncio.start_server(accept, host, 0, ssl=tls)
-    try:
-        yield int(server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """The same, for a handler that is called when a whole request head is there. Yields the address."""
-
-    async def after_the_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        await handler(reader, writer)
-
-    async with listening(after_the_head) as port:
-        yield f"http://127.0.0.1:{port}"
-
-
-def sending(*parts: bytes) -> Handler:
-    async def handler(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-
-    return handler
-
-
-async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(30)
-
-
-async def fetched(url: str, timeouts: Timeouts | None = None, limits: Limits | None = None) -> list[str]:
-    """All events of one answer."""
-    egress = Egress([url])
-    try:
-        call = egress.stream(url, json={}, timeouts=timeouts or Timeouts(), limits=limits or Limits())
-        async with call as answer:
-            return await all_events(answer)
-    finally:
-        await egress.close()
-
-
-async def all_events(answer: Answer, wait_s: float = 5) -> list[str]:
-    events: list[str] = []
-    while (batch := await answer.next_events(asyncio.get_running_loop().time() + wait_s)) is not None:
-        events += batch
-    return events
-
-
 async def test_events_arrive_as_the_server_sent_them() -> None:
     """Comments, other fields and every kind of line end are understood; an event cut at the end is dropped."""
     body = b": hello\r\nevent: x\r\ndata: one\r\n\r\ndata:two\ndata: lines\n\n\rdata: three\r\rdata: cut"
     async with serving(sending(OK + b"connection: close\r\n\r\n", body)) as url:
         assert await fetched(url) == ["one", "two\nlines", "three"]
-
-
-@given(
-    events=st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1), max_size=5),
-    line_end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
-    data=st.data(),
-)
-def test_events_are_the_same_however_the_bytes_are_cut(events: list[str], line_end: bytes, data: st.DataObject) -> None:
-    """Where the network cuts the stream makes no difference, not even inside a letter or a line end."""
-    stream = b"".join(b"data: " + event.encode() + line_end * 2 for event in events)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    parser = EventParser(max_event_bytes=100_000)
-    found: list[str] = []
-    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        found += parser.feed(stream[start:end])
-    assert found == events
 
 
 async def test_an_address_that_was_not_named_is_refused_before_anything_is_sent() -> None:
@@ -192,17 +86,10 @@ async def test_a_redirect_is_refused_and_names_its_target() -> None:
             await fetched(url)
 
 
-async def resolving_to(*addresses: str) -> Callable[[str, int], Awaitable[list[str]]]:
-    async def resolve(_host: str, _port: int) -> list[str]:
-        return list(addresses)
-
-    return resolve
-
-
 @pytest.mark.parametrize("addresses", [["192.0.2.7"], ["127.0.0.1", "192.0.2.7"], ["::ffff:192.0.2.7"], ["0.0.0.0"]])
 async def test_localhost_that_resolves_elsewhere_is_refused(addresses: list[str]) -> None:
     """One foreign address among those of localhost is enough, and nothing is sent."""
-    egress = Egress(["http://localhost:9"], resolve=await resolving_to(*addresses))
+    egress = Egress(["http://localhost:9"], resolve=resolving_to(*addresses))
     with pytest.raises(EgressRefused, match="is not this machine"):
         await egress.call_json("http://localhost:9/")
     await egress.close()
@@ -218,7 +105,7 @@ async def test_localhost_is_called_at_the_address_that_was_checked() -> None:
         await writer.drain()
 
     async with listening(serve, "127.0.0.2") as port:
-        egress = Egress([f"http://localhost:{port}"], resolve=await resolving_to("127.0.0.3", "127.0.0.2"))
+        egress = Egress([f"http://localhost:{port}"], resolve=resolving_to("127.0.0.3", "127.0.0.2"))
         assert await egress.call_json(f"http://localhost:{port}/") == (200, {})
         await egress.close()
     assert f"host: localhost:{port}".encode() in seen[0].lower()
@@ -277,98 +164,6 @@ async def test_a_port_where_nobody_listens_is_unreachable() -> None:
             await fetched(url)
 
 
-async def test_a_connection_that_is_never_accepted_times_out_as_connect() -> None:
-    """A full queue of connections uses up connect_s, and the error names that stage."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        waiting = [socket.socket() for _ in range(4)]
-        for client in waiting:
-            client.setblocking(False)
-            client.connect_ex(address)
-        with pytest.raises(EgressTimeout, match=r"no connection within 0\.2 s") as caught:
-            await fetched(f"http://127.0.0.1:{address[1]}", Timeouts(connect_s=0.2))
-        for client in waiting:
-            client.close()
-    assert caught.value.stage == "connect"
-
-
-async def test_a_tls_handshake_without_an_answer_times_out_as_connect() -> None:
-    """TLS is part of connecting, with the same limit, and the connection is closed afterwards."""
-    closed = asyncio.Event()
-
-    async def listen_only(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        closed.set()
-
-    async with listening(listen_only) as port:
-        with pytest.raises(EgressTimeout) as caught:
-            await fetched(f"https://127.0.0.1:{port}", Timeouts(connect_s=0.2))
-        await asyncio.wait_for(closed.wait(), 1)
-    assert caught.value.stage == "connect"
-
-
-async def test_a_server_that_says_nothing_times_out_as_response() -> None:
-    """Connected, but no headers within response_s."""
-    async with serving(silent) as url:
-        with pytest.raises(EgressTimeout) as caught:
-            await fetched(url, Timeouts(response_s=0.2))
-    assert (caught.value.stage, caught.value.waited_s) == ("response", 0.2)
-
-
-async def test_headers_that_drip_time_out_as_response() -> None:
-    """A byte now and then does not start the clock again."""
-
-    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for byte in OK * 10:
-            writer.write(bytes([byte]))
-            await writer.drain()
-            await asyncio.sleep(0.05)
-
-    async with serving(drip) as url:
-        with pytest.raises(EgressTimeout) as caught:
-            await fetched(url, Timeouts(response_s=0.3))
-    assert caught.value.stage == "response"
-
-
-async def test_the_total_covers_everything() -> None:
-    """An answer that keeps coming still ends at total_s."""
-
-    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(OK + b"\r\n")
-        while True:
-            writer.write(b"data: tick\n\n")
-            await writer.drain()
-            await asyncio.sleep(0.02)
-
-    async with serving(endless) as url:
-        with pytest.raises(EgressTimeout) as caught:
-            await fetched(url, Timeouts(total_s=0.3))
-    assert (caught.value.stage, caught.value.waited_s) == ("total", 0.3)
-
-
-async def test_a_full_pool_times_out_as_pool() -> None:
-    """Waiting for a connection that another call holds has its own limit."""
-    async with serving(silent) as url:
-        egress = Egress([url], max_connections=1)
-        holding = asyncio.create_task(egress.call_json(url))
-        await asyncio.sleep(0.1)
-        with pytest.raises(EgressTimeout) as caught:
-            await egress.call_json(url, timeouts=Timeouts(pool_s=0.2))
-        holding.cancel()
-        await asyncio.gather(holding, return_exceptions=True)
-        await egress.close()
-    assert caught.value.stage == "pool"
-
-
-async def test_a_certificate_that_nobody_signed_is_unreachable(self_signed: ssl.SSLContext) -> None:
-    """A TLS server that cannot prove its name gets no request."""
-    async with listening(silent, tls=self_signed) as port:
-        with pytest.raises(EgressUnreachable):
-            await fetched(f"https://127.0.0.1:{port}")
-
-
 @pytest.mark.parametrize("value", [f"{CANARY}\r\nx: y", f"{CANARY}ё"])
 async def test_a_header_that_is_none_is_refused_without_quoting_it(value: str) -> None:
     """The name of the header is said, its value is not."""
@@ -390,3 +185,93 @@ async def test_no_header_and_no_body_is_ever_logged(caplog: pytest.LogCaptureFix
         await egress.close()
     assert (status, body) == (200, CANARY)
     assert CANARY not in caplog.text
+
+
+async def test_nothing_is_sent_to_where_a_redirect_points() -> None:
+    """Another host that listens gets no connection, whatever the kind of redirect."""
+    connected = asyncio.Event()
+
+    async def elsewhere(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        connected.set()
+
+    async with listening(elsewhere, "127.0.0.2") as port:
+        for status in (301, 302, 303, 307, 308):
+            location = f"http://127.0.0.2:{port}/v1/chat/completions"
+            head = f"HTTP/1.1 {status} X\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
+            async with serving(sending(head.encode())) as url:
+                with pytest.raises(EgressRefused, match=rf"redirects \({status}\) to '127.0.0.2:{port}'"):
+                    await fetched(url)
+        await asyncio.sleep(0.05)
+        assert not connected.is_set()
+
+
+@pytest.mark.parametrize("part", [b"x" * 65_536, b"data: " + b"x" * 65_528 + b"\n\n"], ids=["one line", "events"])
+@pytest.mark.parametrize("as_events", [True, False], ids=["events", "body"])
+async def test_an_answer_of_50_mb_is_refused_in_little_memory(part: bytes, as_events: bool) -> None:
+    """The rest is neither read nor kept: the peak stays under three times what an answer may hold."""
+
+    async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"content-length: 50000000\r\n\r\n")
+        for _ in range(50_000_000 // len(part)):
+            writer.write(part)
+            await writer.drain()
+
+    async with serving(flood) as url:
+        tracemalloc.start()
+        try:
+            with pytest.raises(EgressBroken, match=r"larger than (8|1),000,000 bytes; refused"):
+                await (fetched(url) if as_events else called(url))
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak_bytes < 3 * Limits().answer_bytes
+
+
+async def called(url: str) -> tuple[int, object]:
+    """What one call answers."""
+    egress = Egress([url])
+    try:
+        return await egress.call_json(url)
+    finally:
+        await egress.close()
+
+
+async def test_endless_headers_are_refused() -> None:
+    """An answer whose headers never end is not HTTP."""
+
+    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        while True:
+            writer.write(b"x-header: " + b"x" * 8_000 + b"\r\n")
+            await writer.drain()
+
+    async with serving(endless) as url:
+        with pytest.raises(EgressBroken, match="not HTTP"):
+            await fetched(url)
+
+
+async def test_a_name_that_does_not_exist_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that no resolver knows is told apart from a server that is not running."""
+
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(EgressUnreachable, match="the name could not be resolved"):
+        await fetched("http://archivist.invalid:1")
+
+
+async def test_localhost_is_looked_up_once() -> None:
+    """A name that was found to be this machine cannot become another one later."""
+    answers = [["127.0.0.1"], ["192.0.2.7"]]
+
+    async def changing(_host: str, _port: int) -> list[str]:
+        return answers.pop(0)
+
+    async with serving(sending(OK + b"content-length: 2\r\nconnection: close\r\n\r\n{}")) as url:
+        url = url.replace("127.0.0.1", "localhost")
+        egress = Egress([url], resolve=changing)
+        assert await egress.call_json(url) == (200, {})
+        assert await egress.call_json(url) == (200, {})
+        await egress.close()
+    assert answers == [["192.0.2.7"]]

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
 from evaluation.bench.client import Client, timed_requests
 from evaluation.bench.figures import BenchError
 from evaluation.bench.first_token import bare_ms, through_service_ms

@@ -10,10 +10,8 @@ import pytest
 from app.answering.types import Answer, Grounding
 from app.llm.backend import Usage
 from app.llm.settings import LlmSettings
-from app.services import Services
+from app.services import Services, compose
 from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
-from app.state import State
-from corpus.egress import Egress
 from corpus.embedders.embedder import Embedder
 from corpus.settings import EmbedderSettings, LabelSettings, SearchSettings
 from corpus.types import Message
@@ -38,7 +36,7 @@ def services_over(data_dir: Path, embedder: Embedder) -> Services:
         data_dir=data_dir, server=ServerSettings(), labels=LabelSettings(), embedder=EmbedderSettings(),
         search=SearchSettings(), history=HistorySettings(), prompt=PromptSettings(folder=PROMPTS), llm=LlmSettings(),
     )  # fmt: skip
-    return Services(settings, embedder, State(data_dir / "service.db"), Egress([]))
+    return compose(settings, embedder)
 
 
 def test_ndcg_is_that_of_its_definition() -> None:

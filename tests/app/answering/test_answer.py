@@ -14,10 +14,10 @@ from app.answering.answer import NO_PASSAGES, answer
 from app.answering.extractive import NO_ANSWER
 from app.answering.types import Answer, Ask, Sources
 from app.llm.backend import Delta
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.settings import LlmSettings, ProviderSettings
 from app.services import Services
-from app.state import StoredMessage
+from app.state.messages import StoredMessage
 from corpus.errors import BackendError, BackendFailed, NoSnapshot, NotFound
 from tests.app.serving import composed, settings_of
 from tests.conftest import Run
@@ -251,7 +251,7 @@ async def test_with_nothing_to_be_seen_it_abstains(begin: Begin, fake: RunningFa
     """A caller of no known group gets a plain sentence, no citation, and no LLM is asked."""
     found = await asked(begin(fake), Ask(QUESTION), Caller("local", ("nobody",)))
     assert (found.answer, found.abstained, found.citations, found.passages) == (NO_PASSAGES, True, (), ())
-    assert found.route == "no passage was found, so llm was not asked"
+    assert found.route == "no passage was found, so no LLM was asked"
     assert fake.requests == []
 
 

@@ -14,7 +14,7 @@ import pytest
 from app.access import Caller
 from app.answering.answer import answer
 from app.answering.types import Answer, Ask
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.settings import LlmSettings, ProviderSettings
 from app.services import Services
 from corpus.errors import NotCleared

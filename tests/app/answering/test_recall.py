@@ -12,7 +12,7 @@ from app.answering.given import GivenAnswers
 from app.answering.recall import Recalled, recall, stored
 from app.answering.types import Ask
 from app.services import Services
-from app.state import PartialAnswer, StoredPassage
+from app.state.messages import PartialAnswer, StoredPassage
 from corpus.errors import NotFound
 from corpus.types import Message, Passage
 from tests.app.serving import composed, settings_of

@@ -11,7 +11,8 @@ from app.answering.history import EARLIER_WEIGHT, Standalone
 from app.answering.recall import Recalled
 from app.answering.rewrite import LONGEST_REWRITE, understand_question
 from app.answering.types import Ask
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
+from app.llm.gateway import Asker
 from app.llm.settings import LlmSettings, ProviderSettings
 from app.services import Services
 from corpus.types import Message
@@ -65,12 +66,12 @@ def earlier(label: str = "internal") -> Recalled:
 async def test_the_reply_is_the_standalone_question(services: Services, fake: RunningFake, reply: str) -> None:
     """It alone is searched for, on one line and without the quotation marks that models like to add."""
     fake.behave(FakeBehaviour(reply=reply))
-    assert await understand_question(services, Ask(QUESTION), earlier()) == Standalone("How long?", (("How long?", 1.0),))
+    assert await understand_question(services, Ask(QUESTION), earlier(), Asker("local")) == Standalone("How long?", (("How long?", 1.0),))
 
 
 async def test_the_llm_is_shown_the_conversation_and_the_question(services: Services, fake: RunningFake) -> None:
     """One message with the newest turns and the last question, braces and all."""
-    await understand_question(services, Ask(QUESTION), earlier())
+    await understand_question(services, Ask(QUESTION), earlier(), Asker("local"))
     (request,) = fake.requests
     (message,) = request.json()["messages"]
     assert f"user: {EARLIER}\nassistant: Employees get {{25}} days." in message["content"]
@@ -97,19 +98,19 @@ async def test_a_rewrite_that_is_of_no_use_leaves_it_to_the_rules(
 ) -> None:
     """Failed, blank or far too long: the question is understood as without an LLM."""
     fake.behave(behaviour)
-    assert await understand_question(services, Ask(QUESTION), earlier()) == BY_RULES
+    assert await understand_question(services, Ask(QUESTION), earlier(), Asker("local")) == BY_RULES
 
 
 async def test_a_conversation_that_is_too_confidential_is_not_rewritten(services: Services, fake: RunningFake) -> None:
     """Nothing is sent, and the rules do it."""
-    assert await understand_question(services, Ask(QUESTION), earlier("confidential")) == BY_RULES
+    assert await understand_question(services, Ask(QUESTION), earlier("confidential"), Asker("local")) == BY_RULES
     assert fake.requests == []
 
 
 async def test_a_first_question_is_not_rewritten(services: Services, fake: RunningFake) -> None:
     """Without a history nothing is sent, and the question is as it was."""
     nothing = Recalled(None, (), "public", ())
-    assert await understand_question(services, Ask(QUESTION), nothing) == Standalone(QUESTION, ((QUESTION, 1.0),))
+    assert await understand_question(services, Ask(QUESTION), nothing, Asker("local")) == Standalone(QUESTION, ((QUESTION, 1.0),))
     assert fake.requests == []
 
 
@@ -120,7 +121,7 @@ async def test_other_strategies_ask_no_llm(site: Path, fake: RunningFake, strate
     """gated goes by rules; last_turn leaves the question alone."""
     services = services_of(site, fake, strategy)
     try:
-        assert await understand_question(services, Ask(QUESTION), earlier()) == expected
+        assert await understand_question(services, Ask(QUESTION), earlier(), Asker("local")) == expected
         assert fake.requests == []
     finally:
         await services.close()

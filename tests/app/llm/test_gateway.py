@@ -11,10 +11,11 @@ from functools import partial
 import pytest
 
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from app.llm.fake_server import FakeBehaviour
-from app.llm.gateway import Gateway, Route
+from app.llm.fake.behaviour import FakeBehaviour
+from app.llm.budgets import Spending
+from app.llm.gateway import Asker, Gateway, Route
 from app.llm.settings import LlmSettings
-from corpus.egress import Egress
+from app.metrics import Metrics
 from corpus.errors import (
     ArchivistError,
     BackendFailed,
@@ -61,21 +62,19 @@ Make = Callable[..., Gateway]
 @pytest.fixture
 async def gateway_for(fake: RunningFake) -> AsyncIterator[Make]:
     """Makes a gateway whose default provider `acme` is the fake, with any settings of the provider or of llm changed."""
-    opened: list[tuple[Gateway, Egress]] = []
+    opened: list[Gateway] = []
 
     def make(provider: dict[str, object] | None = None, **changes: object) -> Gateway:
-        acme = {"base_url": fake.base_url, "model": "fake", "clearance": "internal", **(provider or {})}
+        acme = {"base_url": fake.base_url, "model": "fake", "clearance": "internal", "retries": 0, **(provider or {})}
         values: dict[str, object] = {"default": "acme", "providers": {"acme": acme}, **changes}
         settings = LlmSettings.model_validate(values)
-        egress = Egress([known.base_url for known in settings.providers.values()])
-        gateway = Gateway(settings, LABELS, Quoting(), egress)
-        opened.append((gateway, egress))
+        gateway = Gateway(settings, LABELS, Quoting(), Spending(), Metrics())
+        opened.append(gateway)
         return gateway
 
     yield make
-    for gateway, egress in opened:
+    for gateway in opened:
         await gateway.close()
-        await egress.close()
 
 
 async def answered(
@@ -85,7 +84,7 @@ async def answered(
     routes: list[Route] = []
     text = ""
     try:
-        async with aclosing(gateway.stream(prompt, requested)) as events:
+        async with aclosing(gateway.stream(prompt, Asker("me", requested))) as events:
             async for event in events:
                 match event:
                     case Route():
@@ -121,14 +120,14 @@ async def test_the_caller_may_choose_a_provider(gateway_for: Make, fake: Running
 async def test_an_unknown_provider_is_the_callers_mistake(gateway_for: Make) -> None:
     """The error names the field and lists what is known."""
     with pytest.raises(Invalid, match="no provider 'nobody'; known: extractive, acme") as caught:
-        gateway_for().choose("public", "nobody")
+        gateway_for().check("nobody")
     assert caught.value.field == "provider"
 
 
 async def test_callers_may_be_kept_from_choosing(gateway_for: Make) -> None:
     """Where the configuration says so, a named provider is an error and not ignored."""
     with pytest.raises(Invalid, match="callers may not choose"):
-        gateway_for(caller_may_choose=False).choose("public", "acme")
+        gateway_for(caller_may_choose=False).check("acme")
 
 
 @pytest.mark.parametrize("requested", [None, "acme"])
@@ -159,7 +158,7 @@ async def answered_or_raise(gateway: Gateway, prompt: Prompt, requested: str | N
 async def test_no_byte_of_a_prompt_above_the_clearance_leaves(gateway_for: Make, fake: RunningFake) -> None:
     """Over 200 mixed calls, streamed and whole, healthy and failing, the canary reaches the server in none."""
     seeded = random.Random(4711)
-    gateway = gateway_for()
+    gateway = gateway_for({"breaker_failures": 1000})
     sent = 0
     for _ in range(200):
         fake.behave(FakeBehaviour(status=seeded.choice([200, 200, 429, 500])))
@@ -168,7 +167,7 @@ async def test_no_byte_of_a_prompt_above_the_clearance_leaves(gateway_for: Make,
         sent += not above
         prompt = prompt_of(label, f"Tell me about {CANARY}" if above else "Tell me about leave")
         if seeded.random() < 0.3:
-            await asyncio.gather(gateway.complete(prompt), return_exceptions=True)
+            await asyncio.gather(gateway.complete(prompt, Asker("me")), return_exceptions=True)
         else:
             _, text, _ = await answered(gateway, prompt, seeded.choice([None, "acme"]))
             assert not above or text == f"quoted for {label}"
@@ -231,7 +230,7 @@ async def test_nobody_steps_in_for_a_provider_asked_for_by_name(
 async def test_a_provider_without_its_key_that_is_asked_for_by_name_is_an_error(gateway_for: Make) -> None:
     """The error names the variable."""
     with pytest.raises(BackendNotConfigured, match="'ACME_KEY' is not set"):
-        gateway_for({"api_key_env": "ACME_KEY"}).choose("public", "acme")
+        gateway_for({"api_key_env": "ACME_KEY"}).check("acme")
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 20])
@@ -263,7 +262,7 @@ async def test_leaving_ends_the_upstream_call_and_is_no_failure(gateway_for: Mak
 
 async def test_a_whole_answer_is_the_text_of_the_provider(gateway_for: Make) -> None:
     """`complete` gives the text without the events around it."""
-    assert await gateway_for().complete(prompt_of("internal")) == "The fake model says hello."
+    assert await gateway_for().complete(prompt_of("internal"), Asker("me")) == "The fake model says hello."
 
 
 @pytest.mark.parametrize(
@@ -285,7 +284,7 @@ async def test_a_whole_answer_is_never_a_quotation(
 ) -> None:
     """Where no LLM may answer, `complete` raises, and the provider gets nothing."""
     with pytest.raises(kind):
-        await gateway_for(provider, **changes).complete(prompt_of(label))
+        await gateway_for(provider, **changes).complete(prompt_of(label), Asker("me"))
     assert fake.requests == []
 
 
@@ -293,7 +292,7 @@ async def test_a_whole_answer_has_a_time_limit_of_its_own(gateway_for: Make, fak
     """The limit ends the upstream call as well."""
     fake.behave(FakeBehaviour(hang="first_token"))
     with pytest.raises(BackendTimeout, match=r"no complete answer within 0\.2 s"):
-        await gateway_for().complete(prompt_of("public"), timeout_s=0.2)
+        await gateway_for().complete(prompt_of("public"), Asker("me"), timeout_s=0.2)
     assert await asyncio.to_thread(wait_until, lambda: fake.requests[0].closed_early, 1)
 
 

@@ -19,7 +19,7 @@ from app.access import LOCAL_OWNER
 from app.llm.settings import LlmSettings, ProviderSettings
 from app.main import create_app
 from app.settings import ServiceSettings
-from app.state import State
+from app.state.state import State
 from tests.servers import wait_until
 
 PATIENCE_MS = 30_000

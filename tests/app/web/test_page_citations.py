@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
 from tests.app.serving import publish, settings_of
 from tests.app.web.pages import ChatPage, OpenPage, RunningService, publish_files, running_service
 from tests.servers import RunningFake, wait_until

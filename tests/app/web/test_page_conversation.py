@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from app.access import LOCAL_OWNER
-from app.llm.fake_server import FakeBehaviour
-from app.state import PartialAnswer
+from app.llm.fake.behaviour import FakeBehaviour
+from app.state.messages import PartialAnswer
 from tests.app.web.pages import ChatPage, OpenPage, RunningService
 from tests.servers import RunningFake, wait_until
 

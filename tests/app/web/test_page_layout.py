@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from app.llm.fake_server import FakeBehaviour
+from app.llm.fake.behaviour import FakeBehaviour
 from tests.app.web.pages import LONG_WORD, ChatPage, OpenPage, RunningService
 from tests.servers import RunningFake
 

@@ -1,0 +1,246 @@
+"""One provider in service: its backend, its places, its breaker, and what is known of its last calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import stamina
+import structlog
+
+from app.llm.anthropic import AnthropicBackend
+from app.llm.backend import Backend, Delta, Finished, Prompt
+from app.llm.breaker import Breaker
+from app.llm.google import GoogleBackend
+from app.llm.llamacpp import LlamaCppBackend
+from app.llm.openai import OpenAIBackend
+from app.llm.places import Places
+from app.llm.remote import HttpBackend
+from app.llm.settings import EXTRACTIVE, ProviderSettings
+from app.metrics import Metrics
+from corpus.egress import Egress
+from corpus.errors import (
+    ArchivistError,
+    BackendError,
+    BackendFailed,
+    BackendLeftAlone,
+    BackendMalformed,
+    BackendRateLimited,
+    BackendRejected,
+    BackendTimeout,
+    BackendUnreachable,
+    BackendWordless,
+    EgressRefused,
+)
+
+Events = AsyncGenerator[Delta | Finished, None]
+
+EXTRACTIVE_CONCURRENT, EXTRACTIVE_QUEUED, EXTRACTIVE_QUEUE_S = 4, 64, 60.0
+"""The extractive backend computes on one thread: more at a time would only wait there."""
+
+LONGEST_RETRY_WAIT_S = 5.0
+"""A provider that asks for more is left alone for so long, and the next one asked."""
+
+RETRY_WAIT_S = 0.2
+
+OF_THE_PROVIDER = (401, 403, 404, 408)
+"""Refusals that the next request would get too; any other 4xx is the fault of one request."""
+
+_log = structlog.get_logger("archivist.llm")
+
+
+@dataclass(slots=True)
+class Provider:
+    """A provider that is called. It outlives a reload of the configuration that leaves its settings as they are."""
+
+    name: str
+    settings: ProviderSettings | None
+    backend: Backend
+    places: Places
+    breaker: Breaker
+    metrics: Metrics
+    egress: Egress | None = None
+    last_failure: str | None = None
+    failed_at: datetime | None = None
+    answered_at: datetime | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is missing before it can be called; None if nothing is."""
+        return self.backend.problem if isinstance(self.backend, HttpBackend | LlamaCppBackend) else None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether its last call failed, or it cannot be called at all."""
+        return self.problem is not None or self.last_failure is not None
+
+    @asynccontextmanager
+    async def answering(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        """A place, then the call, tried again while nothing has arrived; leaving the block ends it.
+
+        Raises: Overloaded (the queue is full), a BackendError, EgressRefused.
+        """
+        if self.breaker.refuses:
+            raise self._left_alone()
+        loop = asyncio.get_running_loop()
+        queue_s = self.settings.queue_timeout_s if self.settings else EXTRACTIVE_QUEUE_S
+        if prompt.deadline is not None:
+            queue_s = min(queue_s, max(0.0, prompt.deadline - loop.time()))
+        try:
+            await self.places.take(f"LLM provider {self.name!r}", queue_s)
+        except TimeoutError as error:
+            raise BackendTimeout(self.name, "queue", queue_s) from error
+        began = loop.time()
+        try:
+            async with self._entered(prompt) as stream:
+                yield stream
+        finally:
+            self.places.give(loop.time() - began)
+
+    @asynccontextmanager
+    async def _entered(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        if not self.breaker.enter():
+            raise self._left_alone()
+        began = asyncio.get_running_loop().time()
+        try:
+            first, rest = await self._begin(prompt)
+            self.metrics.observe_first_token(self.name, asyncio.get_running_loop().time() - began)
+            async with aclosing(rest), aclosing(self._all(first, rest)) as events:
+                yield events
+        except (BackendError, EgressRefused) as error:
+            self._failed(error)
+            raise
+        finally:
+            self.breaker.abandoned()
+
+    async def _begin(self, prompt: Prompt) -> tuple[Delta | Finished, Events]:
+        attempts = 1 + (self.settings.retries if self.settings else 0)
+
+        def wait_s(error: Exception) -> float | bool:
+            wait = _retry_wait_s(error)
+            too_late = prompt.deadline is not None and asyncio.get_running_loop().time() + wait > prompt.deadline
+            return False if too_late else wait
+
+        async for attempt in stamina.retry_context(on=wait_s, attempts=attempts, timeout=None):
+            if attempt.num > 1:
+                _log.info("asking again", action="retry", provider=self.name, attempt=attempt.num)
+                self.metrics.count_retry(self.name)
+            with attempt:
+                events = self.backend.stream(prompt)
+                try:
+                    return await anext(events), events
+                except BaseException:
+                    await events.aclose()
+                    raise
+        raise AssertionError("the last attempt either returns or raises")
+
+    async def _all(self, first: Delta | Finished, rest: Events) -> Events:
+        if isinstance(first, Finished):
+            self._succeeded()
+        yield first
+        async for event in rest:
+            if type(event) is Finished:
+                self._succeeded()
+            yield event
+
+    def _succeeded(self) -> None:
+        self.breaker.succeeded()
+        self.last_failure, self.answered_at = None, datetime.now(UTC)
+        self.metrics.count_call(self.name, "answered")
+        self.metrics.show_breaker(self.name, is_open=False)
+
+    def _failed(self, error: ArchivistError) -> None:
+        """Note a failure; only what says something of the provider, and not of one request, counts against it."""
+        self.metrics.count_call(self.name, type(error).__name__)
+        stage = error.stage if isinstance(error, BackendTimeout) else None
+        _log.warning("provider failed", action="provider_failed", provider=self.name, kind=type(error).__name__, stage=stage)
+        if isinstance(error, BackendWordless) or (isinstance(error, BackendRejected) and error.status not in OF_THE_PROVIDER):
+            return
+        self.last_failure, self.failed_at = type(error).__name__, datetime.now(UTC)
+        before = self.breaker.phase
+        self.breaker.failed()
+        if isinstance(error, BackendRateLimited | BackendFailed) and error.retry_after_s:
+            self.breaker.hold(error.retry_after_s)
+        if self.breaker.phase == "open" and before != "open":
+            _log.warning(
+                "provider left alone", action="breaker_open", provider=self.name, for_s=round(self.breaker.opens_in_s, 1)
+            )
+        self.metrics.show_breaker(self.name, is_open=self.breaker.phase != "closed")
+
+    def _left_alone(self) -> BackendLeftAlone:
+        self.metrics.count_call(self.name, "left_alone")
+        return BackendLeftAlone(self.name, self.breaker.opens_in_s)
+
+    def status(self) -> dict[str, object]:
+        """What is known without calling it."""
+        return {
+            "model": self.backend.model,
+            "clearance": self.backend.clearance,
+            "problem": self.problem,
+            "down": self.is_down,
+            "breaker": self.breaker.phase,
+            "running": self.places.running,
+            "waiting": self.places.waiting,
+            "last_failure": self.last_failure,
+            "failed_at": None if self.failed_at is None else self.failed_at.isoformat(),
+            "answered_at": None if self.answered_at is None else self.answered_at.isoformat(),
+        }
+
+    async def start(self) -> None:
+        """Begin to load a model that the service runs itself."""
+        if isinstance(self.backend, LlamaCppBackend):
+            await self.backend.start()
+
+    async def close(self) -> None:
+        """End what it holds: connections, or the child process that runs its model."""
+        await self.backend.close()
+        if self.egress is not None:
+            await self.egress.close()
+
+
+def open_provider(name: str, settings: ProviderSettings, clearance: str, metrics: Metrics) -> Provider:
+    """A provider as configured; nothing is called. Raises: ConfigError, of a certificate file that cannot be used."""
+    places = Places(settings.concurrency, settings.max_queued)
+    breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
+    if settings.kind == "llamacpp":
+        return Provider(name, settings, LlamaCppBackend(name, settings, clearance), places, breaker, metrics)
+    egress = Egress(
+        [settings.base_url],
+        ca_file=settings.ca_file,
+        proxy=settings.proxy,
+        max_connections=settings.concurrency + 1,
+    )
+    match settings.kind:
+        case "openai":
+            backend: Backend = OpenAIBackend(name, settings, egress, clearance)
+        case "anthropic":
+            backend = AnthropicBackend(name, settings, egress, clearance)
+        case "google":
+            backend = GoogleBackend(name, settings, egress, clearance)
+    return Provider(name, settings, backend, places, breaker, metrics, egress)
+
+
+def extractive_provider(backend: Backend, metrics: Metrics, previous: Provider | None) -> Provider:
+    """The built-in backend, which never fails; its queue goes on from one configuration to the next."""
+    places = previous.places if previous is not None else Places(EXTRACTIVE_CONCURRENT, EXTRACTIVE_QUEUED)
+    return Provider(EXTRACTIVE, None, backend, places, Breaker(1, 1.0), metrics)
+
+
+def _retry_wait_s(error: Exception) -> float | Literal[False]:
+    """Seconds after which the same call may go out again; False where it may not.
+
+    A time-out is not tried again: whoever asked has waited already, and the next provider may be well.
+    """
+    match error:
+        case BackendRateLimited(retry_after_s=float(wait)) | BackendFailed(retry_after_s=float(wait)):
+            return wait if wait <= LONGEST_RETRY_WAIT_S else False
+        case BackendWordless():
+            return False
+        case BackendRateLimited() | BackendUnreachable() | BackendFailed() | BackendMalformed():
+            return RETRY_WAIT_S
+        case _:
+            return False

@@ -1,0 +1,148 @@
+"""The configuration in force, and its replacement while the service runs.
+
+A request works with what was in force when it came, to its end. A change is read, checked and built beside that; only then
+does the next request get it. What cannot be used changes nothing, and is told by the log, a metric and /readyz.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from watchfiles import Change, awatch
+
+from app.services import Services
+from app.settings import LIVE, ServiceSettings
+from corpus.errors import ConfigError
+
+DEBOUNCE_MS = 200
+"""An editor writes a file in several steps; they count as one change."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the configuration comes from. `load` reads all of it anew, and raises ConfigError."""
+
+    file: Path
+    load: Callable[[], ServiceSettings]
+
+
+class Current:
+    """The services in force. Belongs to one event loop."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._leases: dict[Services, int] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @contextmanager
+    def leased(self) -> Iterator[Services]:
+        """What is in force now; it stays whole for as long as the block runs."""
+        services = self.services
+        self._leases[services] = self._leases.get(services, 0) + 1
+        try:
+            yield services
+        finally:
+            self._leases[services] -= 1
+            if not self._leases[services]:
+                del self._leases[services]
+                if services is not self.services:
+                    self._retire(services)
+
+    async def replace(self, settings: ServiceSettings) -> None:
+        """Put another configuration in force. Raises: ConfigError; then the old one stays."""
+        old = self.services
+        new = await old.compute(Services, settings, old.process, old)
+        await new.gateway.start()
+        self.services = new
+        if old not in self._leases:
+            self._retire(old)
+
+    def _retire(self, services: Services) -> None:
+        closing = asyncio.create_task(services.gateway.close(kept_by=self.services.gateway))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close what is in force, and wait for what is closing."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self.services.close()
+
+
+class Reloader:
+    """Looks after the files of the configuration. `problem` says why the one on disk was refused; None where it is in force.
+
+    `needs_restart` names changed sections that only a restart puts in force.
+    """
+
+    def __init__(self, current: Current, origin: Origin) -> None:
+        self._current, self._origin = current, origin
+        self.problem: str | None = None
+        self.needs_restart: tuple[str, ...] = ()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            files = self._files()
+            names = {path.name for path in files}
+            folders = {path.parent for path in files}
+
+            def concerns(_change: Change, path: str, names: set[str] = names) -> bool:
+                # A mounted ConfigMap is swapped by a link beside its files, whose name begins with two dots.
+                name = Path(path).name
+                return name in names or name.startswith("..")
+
+            async for _ in awatch(*folders, watch_filter=concerns, debounce=DEBOUNCE_MS, step=50, recursive=False):
+                with suppress(ConfigError):
+                    await self.reload()
+                if {path.parent for path in self._files()} != folders:
+                    break
+
+    async def reload(self) -> None:
+        """Read the configuration and put it in force if it is another. Raises: ConfigError; then nothing has changed."""
+        process = self._current.services.process
+        try:
+            wanted = await process.compute(self._origin.load)
+            settings = self._current.services.settings
+            self.needs_restart = tuple(
+                name
+                for name in ServiceSettings.model_fields
+                if name not in LIVE and getattr(wanted, name) != getattr(settings, name)
+            )
+            outcome = await self._put_in_force(settings.model_copy(update={name: getattr(wanted, name) for name in LIVE}))
+        except ConfigError as error:
+            self.problem = str(error)
+            process.metrics.count_reload("refused")
+            _log.error("configuration refused, the old one serves on", action="config_refused", reason=self.problem)
+            raise
+        self.problem = None
+        process.metrics.count_reload(outcome)
+        _log.info("configuration read", action=f"config_{outcome}", needs_restart=list(self.needs_restart))
+
+    async def _put_in_force(self, settings: ServiceSettings) -> str:
+        before = self._current.services
+        prompts = await before.compute(type(before.prompts).load, settings.prompt)
+        if settings == before.settings and prompts == before.prompts:
+            return "unchanged"
+        await self._current.replace(settings)
+        return "applied"
+
+    def _files(self) -> set[Path]:
+        """The files whose change concerns us."""
+        settings = self._current.services.settings
+        found: list[Path] = [self._origin.file]
+        if settings.prompt.folder is not None:
+            found += [settings.prompt.folder / name for name in ("system.txt", "passages.txt", "rewrite.txt")]
+        for provider in settings.llm.providers.values():
+            found += _given(provider.api_key_file, provider.ca_file, provider.chat_template)
+        return {path.absolute() for path in found if path.parent.is_dir()}
+
+
+def _given(*paths: Path | None) -> Iterable[Path]:
+    return (path for path in paths if path is not None)

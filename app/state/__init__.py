@@ -1,0 +1,1 @@
+"""service.db: conversations with the provenance of their answers, and what was spent. Only here is SQLAlchemy imported."""
