@@ -111,9 +111,9 @@ class ServiceSettings(Settings):
     def _prompts_fit_the_models(self) -> ServiceSettings:
         needed = self.prompt.budget_tokens + self.prompt.answer_tokens
         for name, provider in self.llm.providers.items():
-            if provider.context_tokens is not None and provider.context_tokens < needed:
+            if provider.context is not None and provider.context < needed:
                 raise ValueError(
-                    f"llm.providers.{name}.context_tokens {provider.context_tokens} is less than prompt.budget_tokens and "
+                    f"llm.providers.{name}.context_tokens {provider.context} is less than prompt.budget_tokens and "
                     f"prompt.answer_tokens together ({needed}); lower those, or give the model more context"
                 )
         return self

@@ -113,7 +113,7 @@ def warnings_of(settings: Settings, today: date) -> Iterator[str]:
     for name, provider in llm.providers.items():
         problem = problem_of(provider) if provider.kind == "llamacpp" else key_problem(provider)
         if problem is not None and name in used:
-            yield f"llm.providers.{name} is left out: {problem}"
+            yield f"llm.providers.{name} is passed over: {problem}"
         price = price_of(name, llm)
         can_be_called = name in used or (llm.caller_may_choose and problem is None)
         if price is None and not provider.is_local and can_be_called:

@@ -12,7 +12,7 @@ import http.cookiejar
 import json as json_module
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ TRANSLATIONS: dict[type[Exception], tuple[type[EgressError], str]] = {
     httpx.HTTPError: (EgressBroken, "the call failed"),
 }
 """httpx's exceptions by the nearest class in their family; what is in neither this nor OUR_MISTAKES fails a test."""
+
+STALE_AT_MOST = 3
+"""Kept connections that may turn out to be closed, one after the other, before the failure counts."""
+
+STALE_WITHIN_S = 1.0
+"""A connection that is closed later than this after the request was one that the server had read it from."""
 
 OUR_MISTAKES: tuple[type[Exception], ...] = (httpx.StreamError, httpx.CookieConflict)
 """Raised only where this module misuses httpx; not translated, so that they are seen."""
@@ -90,6 +96,10 @@ class _Request:
         if asyncio.get_running_loop().time() >= self.total_at:
             return EgressTimeout(self.target, "total", self.timeouts.total_s)
         return EgressTimeout(self.target, stage, limit_s)
+
+
+class _Stale(Exception):
+    """A connection that was kept from an earlier call was closed before a byte of the answer came."""
 
 
 class Answer:
@@ -289,12 +299,21 @@ class Egress:
         connect_s = connect_by - loop.time()
         for address in addresses[:-1]:
             try:
-                return await self._send(request, address, connect_s)
+                return await self._send_fresh(request, address, connect_s)
             except EgressUnreachable:
                 continue  # nothing was sent; localhost often has two addresses, and one that listens
-        return await self._send(request, addresses[-1], connect_s)
+        return await self._send_fresh(request, addresses[-1], connect_s)
 
-    async def _send(self, request: _Request, address: str, connect_s: float) -> tuple[httpx.Response, float]:
+    async def _send_fresh(self, request: _Request, address: str, connect_s: float) -> tuple[httpx.Response, float]:
+        """Send, and again where a connection that was kept turns out to be closed: some servers close them unannounced."""
+        for _ in range(STALE_AT_MOST):
+            with suppress(_Stale):
+                return await self._send(request, address, connect_s)
+        return await self._send(request, address, connect_s, kept=False)
+
+    async def _send(
+        self, request: _Request, address: str, connect_s: float, *, kept: bool = True
+    ) -> tuple[httpx.Response, float]:
         url, timeouts, total_at = request.url, request.timeouts, request.total_at
         loop = asyncio.get_running_loop()
         stage, limit_s, requested_at = "pool", timeouts.pool_s, loop.time()
@@ -330,6 +349,9 @@ class Egress:
         except UnicodeError as error:
             raise EgressRefused(f"{request.target}: not a host name that can be looked up") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            was_kept = stage == "response" and connection is None and loop.time() - requested_at < STALE_WITHIN_S
+            if kept and was_kept and isinstance(error, httpx.RemoteProtocolError | httpx.NetworkError):
+                raise _Stale from error
             # By way of a proxy the first connection is to the proxy, and for http:// there is no other.
             at_proxy = self._proxy is not None and stage == "connect" and (connection is None or url.scheme == "http")
             raise translated(error, f"{request.target}: {self._at_proxy}" if at_proxy else request.target) from error

@@ -23,6 +23,8 @@ ONLY = {
     "torch": {"corpus/embedders/sentence_transformer.py"},
     "sentence_transformers": {"corpus/embedders/sentence_transformer.py"},
     "transformers": {"corpus/embedders/sentence_transformer.py"},
+    "httpcore": {"corpus/tunnel.py"},
+    "certifi": {"corpus/tls.py"},
     "httpx": {"corpus/egress.py"},
     "xllamacpp": {"app/llm/llamacpp_child.py"},
     "stamina": {"app/llm/provider.py"},

@@ -27,7 +27,6 @@ from app.llm.settings import ProviderSettings
 from corpus.egress import Egress
 from corpus.errors import BackendNotConfigured, BackendTimeout, BackendUnreachable
 
-CONTEXT_TOKENS = 4096
 RESTART_S = 5.0
 """A child that dies is started again no sooner than this after its last start."""
 
@@ -206,7 +205,7 @@ class _Child:
             "parent_pid": os.getpid(),
             "model_path": str(settings.model_path),
             "model": settings.model,
-            "context_tokens": settings.context_tokens or CONTEXT_TOKENS,
+            "context_tokens": settings.context,
             "concurrency": settings.concurrency,
             "threads": settings.threads,
             "chat_template": None if settings.chat_template is None else str(settings.chat_template),

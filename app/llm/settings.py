@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,12 @@ EXTRACTIVE = "extractive"
 """The built-in backend's name, in configuration and requests."""
 
 Kind = Literal["openai", "anthropic", "google", "llamacpp"]
+
+LLAMACPP_CONTEXT_TOKENS = 4096
+"""What a llamacpp provider's context is made, where nothing is said of it."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""Source: RFC 9110, section 5.6.2, token."""
 
 _ONLY_LLAMACPP = ("model_path", "chat_template", "threads")
 _ONLY_OPENAI = ("max_tokens_field", "stream_usage", "system_role")
@@ -118,6 +125,15 @@ class ProviderSettings(Settings):
         return url.rstrip("/")
 
     @model_validator(mode="after")
+    def _headers_have_names(self) -> ProviderSettings:
+        for key, name in (("key_header", self.key_header), *(("headers", name) for name in self.headers)):
+            if name and not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{key} {name[:40]!r} is not a header's name; give the name alone, such as api-key")
+        if self.key_header and self.api_key is None and self.api_key_env is None and self.api_key_file is None:
+            raise ValueError(f"key_header {self.key_header!r} has no key to carry; add api_key_env or api_key_file")
+        return self
+
+    @model_validator(mode="after")
     def _fits_its_kind(self) -> ProviderSettings:
         local_model = self.kind == "llamacpp"
         if local_model and (self.model_path is None or self.base_url):
@@ -131,12 +147,14 @@ class ProviderSettings(Settings):
         if set_keys:
             raise ValueError(f"{set_keys[0]} means nothing for kind {self.kind}; take it out")
         path = urlsplit(self.base_url).path
-        for ending in ("/chat/completions", "/messages"):
+        for ending in ("/chat/completions", "/messages", "/models"):
             if path.endswith(ending):
-                raise ValueError(f"base_url must end before {ending}, which is added to it")
+                raise ValueError(f"base_url must end before {ending!r}, which is added to it")
         segments = [segment for segment in path.split("/") if segment]
-        if any(first == second for first, second in pairwise(segments)):
-            raise ValueError(f"base_url has a part of its path twice: {path!r}")
+        half = len(segments) // 2
+        is_doubled = half > 0 and segments[:half] == segments[half:]
+        if is_doubled or any(first == second for first, second in pairwise(segments)):
+            raise ValueError(f"base_url has a part of its path twice: {path!r}; write it once")
         if self.proxy is not None and self.is_local:
             raise ValueError("proxy would carry calls to this machine away from it; take it out")
         return self
@@ -145,6 +163,11 @@ class ProviderSettings(Settings):
     def is_local(self) -> bool:
         """Whether what it is sent stays on this machine: a literal loopback address, localhost, or a file run here."""
         return self.kind == "llamacpp" or is_loopback_host(urlsplit(self.base_url).hostname or "")
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of the model's context, as far as is known."""
+        return LLAMACPP_CONTEXT_TOKENS if self.kind == "llamacpp" and self.context_tokens is None else self.context_tokens
 
     @property
     def concurrency(self) -> int:

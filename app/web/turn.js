@@ -155,7 +155,7 @@ export class Turn {
 
   #showMeta(answer) {
     const { meta } = this.#parts;
-    const facts = [providerOf(answer), timeOf(answer.timings_ms), routeOf(answer)].filter((fact) => fact !== "");
+    const facts = [providerOf(answer), timeOf(answer.timings_ms), costOf(answer.usage), routeOf(answer)].filter((fact) => fact !== "");
     meta.replaceChildren(line(facts.join(" · ")));
     const support = supportOf(answer);
     if (support !== null) meta.append(support);
@@ -165,6 +165,7 @@ export class Turn {
 
 function providerOf({ provider, model, abstained }) {
   if (!provider) return "";
+  if (provider === "fixed") return "fixed answer";
   if (provider === "extractive") return abstained ? "extractive" : "extractive, quoted from the documents";
   return model && model !== provider ? `${provider} (${model})` : provider;
 }
@@ -173,6 +174,15 @@ function timeOf(timings) {
   const total = timings?.total;
   if (total === undefined) return "";
   return total < 1000 ? `${Math.round(total)} ms` : `${(total / 1000).toFixed(1)} s`;
+}
+
+/** "812 tokens, $0.0021"; nothing where no model was paid or asked. */
+function costOf(usage) {
+  const tokens = (usage?.prompt_tokens ?? 0) + (usage?.completion_tokens ?? 0);
+  if (tokens === 0) return "";
+  const count = `${usage.estimated ? "about " : ""}${tokens.toLocaleString("en")} tokens`;
+  if (usage.cost_usd === null) return `${count}, price not known`;
+  return usage.cost_usd > 0 ? `${count}, $${Number(usage.cost_usd.toPrecision(2))}` : count;
 }
 
 function routeOf({ route, provider }) {

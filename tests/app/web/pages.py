@@ -77,7 +77,7 @@ def running_service(settings: ServiceSettings) -> Iterator[RunningService]:
         thread.start()
         try:
             assert wait_until(lambda: server.started, within_s=60), "the service did not start"
-            yield RunningService(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.services.state)
+            yield RunningService(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.current.services.state)
         finally:
             server.should_exit = True
             thread.join(30)
