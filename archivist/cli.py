@@ -238,11 +238,12 @@ def bench(
     golden: Annotated[Path, typer.Option(help="Golden set of the configured sources.")] = Path("examples/golden.jsonl"),
     only: Annotated[
         list[str] | None,
-        typer.Option(help="handbook, latency, first_token, startup, livez or dataset; else all. Repeatable."),
+        typer.Option(help="handbook, latency, first_token, startup, livez, gateway or dataset; else all. Repeatable."),
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="A data set: folder with corpus.jsonl and queries.jsonl.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps what was embedded for the next time.")] = None,
     real: Annotated[bool, typer.Option("--real", help="Embed the generated corpus; else random vectors.")] = False,
+    held_s: Annotated[float, typer.Option(min=0, help="Seconds that many streams are held at a time; 0 = not.")] = 60.0,
     misses: Annotated[bool, typer.Option("--misses", help="Print the questions that count against a figure.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where an aim is missed.")] = False,
     as_json: JsonOption = False,
@@ -260,7 +261,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="archivist-bench-") as scratch:
         options = Options(
             settings=settings.service(), job=settings.job(), config=path, golden=golden, scratch=Path(scratch),
-            data=data, data_dir=data_dir, real=real, say=lambda line: print(line, file=sys.stderr),  # noqa: T201
+            data=data, data_dir=data_dir, real=real, held_s=held_s, say=lambda line: print(line, file=sys.stderr),  # noqa: T201
         )  # fmt: skip
         report = measure_parts(parts, options)
     if as_json:

@@ -17,10 +17,10 @@ from app.metrics import Metrics
 from app.settings import ServiceSettings
 from corpus.errors import (
     BackendError,
-    BackendMalformed,
     BackendNotConfigured,
     BackendTimeout,
     BackendUnreachable,
+    BackendWordless,
     EgressRefused,
 )
 from corpus.types import Message
@@ -90,7 +90,7 @@ async def _called(provider: Provider, check: ProviderCheck, settings: ServiceSet
         async with asyncio.timeout(ANSWER_S):
             try:
                 return await _answered(provider, check, prompt)
-            except BackendMalformed:
+            except BackendWordless:
                 # A model that thinks can use all of that up before its first word: give it what an answer gets.
                 return await _answered(provider, check, replace(prompt, max_tokens=settings.prompt.answer_tokens))
     except TimeoutError:

@@ -235,8 +235,8 @@ class BackendTimeout(BackendError):
 
     def __init__(self, provider: str, stage: str, waited_s: float) -> None:
         self.stage, self.waited_s = stage, waited_s
-        waited_for = _WAITED_FOR.get(stage, stage)
-        super().__init__(provider, f"{waited_for} within {waited_s:.3g} s; is it overloaded or still loading?")
+        self.waited_for = _WAITED_FOR.get(stage, stage)
+        super().__init__(provider, f"{self.waited_for} within {waited_s:.3g} s; is it overloaded or still loading?")
 
 
 class BackendRateLimited(BackendError):

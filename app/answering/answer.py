@@ -71,7 +71,7 @@ async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator
                 async for event in events:
                     if isinstance(event, Answer):
                         progress.status = "complete"
-                        event = await _stored(services, caller, ask, recalled, event, progress.asker)
+                        event = await _stored(services, caller, ask, recalled, event)
                     yield event
         except Exception:
             progress.status = "failed"
@@ -79,6 +79,8 @@ async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator
         finally:
             if progress.status != "complete":
                 await _store_partial(services, caller, ask, recalled, progress)
+            if progress.asker.spent:
+                await services.compute(services.state.add_spending, progress.asker.spent)
 
 
 async def _events(
@@ -209,17 +211,15 @@ async def _generate(services: Services, prompt: Prompt, asker: Asker) -> AsyncGe
             yield event
 
 
-async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recalled, event: Answer, asker: Asker) -> Answer:
+async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recalled, event: Answer) -> Answer:
     """The answer with its ids, once it is on disk; for a stateless caller only what it rested on is remembered."""
     if not ask.store:
         # That there is no answer is said in fixed words, which rest on nothing.
         fixed = event.provider == FIXED or (event.abstained and event.provider == EXTRACTIVE)
         services.given.remember(event.answer, () if fixed else (*stored(event.passages), *recalled.inherited))
-        await services.compute(services.state.add_spending, asker.spent)
         return event
 
     def write() -> Answer:
-        services.state.add_spending(asker.spent)
         conversation_id = services.state.begin_turn(caller.owner, recalled.conversation_id, ask.question)
         named = replace(event, conversation_id=conversation_id, message_id=new_id())
         services.state.add_turn(
@@ -237,7 +237,6 @@ async def _store_partial(services: Services, caller: Caller, ask: Ask, recalled:
         return
 
     def write() -> None:
-        services.state.add_spending(progress.asker.spent)
         partial = PartialAnswer(
             answer=progress.text,
             standalone_question=progress.standalone.question if progress.standalone else "",

@@ -264,6 +264,10 @@ class Gateway:
             "providers": {name: provider.status() for name, provider in self._providers.items()},
         }
 
+    def show_budgets(self) -> None:
+        """What is used of each budget, as metrics."""
+        self._metrics.show_budgets(self._budgets.levels())
+
     async def close(self, kept_by: Gateway | None = None) -> None:
         """Close the providers, but for those that a newer gateway goes on with."""
         kept = [] if kept_by is None else list(kept_by._providers.values())
@@ -309,7 +313,8 @@ class Gateway:
                 barred = barred or name
                 passed.append(why)
             elif provider.problem is not None:
-                passed.append(f"provider {name!r} is not configured: {provider.problem}")
+                _log.warning("provider cannot be called", action="not_configured", provider=name, problem=provider.problem)
+                passed.append(f"provider {name!r} is not configured")
             else:
                 providers.append(provider)
         _log.info(
@@ -339,13 +344,8 @@ class Gateway:
                         characters += len(event.text)
                     yield event
             finally:
-                if usage is None:
-                    usage = self._estimated(provider, estimate_prompt_tokens(prompt), characters)
-                spent = Spent(asker.owner, provider.name, provider.backend.model, usage)
-                asker.spent.append(spent)
-                self._spending.add(spent)
-                self._metrics.count_usage(provider.name, usage)
-                self._metrics.show_budgets(self._budgets.levels())
+                if provider is not self._extractive:
+                    self._count(provider, asker, usage or self._estimated(provider, prompt, characters))
 
     def _estimate(self, prompt: Prompt, chain: Sequence[str]) -> Totals:
         """What the call takes at most, about: by the dearest of the chain."""
@@ -355,11 +355,17 @@ class Gateway:
         costs = [priced(most, name, self._settings).cost_usd or 0.0 for name in chain]
         return Totals(max(costs), most.prompt_tokens + most.completion_tokens)
 
-    def _estimated(self, provider: Provider, prompt_tokens: int, characters: int) -> Usage:
-        if provider is self._extractive:
-            return Usage()
-        counted = Usage(prompt_tokens, math.ceil(characters / BYTES_PER_TOKEN), estimated=True)
+    def _estimated(self, provider: Provider, prompt: Prompt, characters: int) -> Usage:
+        """What a call used that was broken off."""
+        counted = Usage(estimate_prompt_tokens(prompt), math.ceil(characters / BYTES_PER_TOKEN), estimated=True)
         return priced(counted, provider.name, self._settings)
+
+    def _count(self, provider: Provider, asker: Asker, usage: Usage) -> None:
+        spent = Spent(asker.owner, provider.name, provider.backend.model, usage)
+        asker.spent.append(spent)
+        self._spending.add(spent)
+        self._metrics.count_usage(provider.name, usage)
+        self.show_budgets()
 
     def _provider(self, name: str) -> Provider:
         return self._extractive if name == EXTRACTIVE else self._providers[name]
@@ -375,7 +381,7 @@ def short(error: ArchivistError) -> str:
     """What went wrong, for whoever asked: no address, and nothing that the provider said, which may repeat the prompt."""
     match error:
         case BackendTimeout():
-            return f"no {error.stage.replace('_', ' ')} within {error.waited_s:.3g} s"
+            return f"{error.waited_for} within {error.waited_s:.3g} s"
         case BackendRateLimited():
             return "rate limited (429)"
         case BackendRejected() | BackendFailed():

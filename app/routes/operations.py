@@ -74,6 +74,7 @@ async def ready(request: Request, response: Response, services: ServicesOf) -> R
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=problems())
 async def metrics(services: ServicesOf, _caller: CallerOf) -> Response:
     """Prometheus' text format. Needs the key where there is one."""
+    services.gateway.show_budgets()
     return Response(await services.compute(_exposition, services), media_type=CONTENT_TYPE)
 
 

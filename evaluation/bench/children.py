@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,14 @@ class RunningService:
     chunks: int
 
 
+@dataclass(frozen=True, slots=True)
+class RunningFake:
+    """A fake LLM that listens. `kill` ends it without a word (SIGKILL)."""
+
+    address: str
+    kill: Callable[[], None]
+
+
 def ingest(config: Path, data_dir: Path) -> dict[str, Any]:
     """Run the job to its end; its report. Raises: BenchError."""
     command = [*ARCHIVIST, "ingest", "--config", str(config), "--data", str(data_dir), "--json"]
@@ -70,17 +78,22 @@ def running_service(config: Path, data_dir: Path, key: str | None = None) -> Ite
 
 
 @contextmanager
-def running_fake_llm(scratch: Path) -> Iterator[str]:
-    """The fake LLM, which answers at once; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    log = scratch / "fake-llm.log"
+def running_fake_llm(scratch: Path, *knobs: str) -> Iterator[RunningFake]:
+    """The fake LLM, which answers at once unless its knobs (options of `archivist fake-llm`) say otherwise."""
+    port = free_port()
+    log = scratch / f"fake-llm-{port}.log"
     started = time.perf_counter()
-    with _running([*ARCHIVIST, "fake-llm", "--port", str(port)], log) as process:
+    with _running([*ARCHIVIST, "fake-llm", "--port", str(port), *knobs], log) as process:
         while not _listens(port):
             _go_on(process, log, started)
-        yield f"http://127.0.0.1:{port}"
+        yield RunningFake(f"http://127.0.0.1:{port}", process.kill)
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def library_alone_s(embedder: EmbedderSettings) -> float:

@@ -14,7 +14,7 @@ from corpus.errors import ArchivistError
 Z_95 = 1.959964
 """The standard normal's 97.5 % point."""
 
-DECIMALS = {"ms": 1, "s": 1, "%": 1, "MB": 0, "x": 2, "/s": 1, "": 4}
+DECIMALS = {"ms": 1, "µs": 1, "requests": 0, "s": 1, "%": 1, "MB": 0, "x": 2, "/s": 1, "": 4}
 
 
 class BenchError(ArchivistError):

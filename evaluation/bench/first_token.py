@@ -31,10 +31,10 @@ def measure_first_token(options: Options) -> Part:
     """The service in front of a fake LLM that answers at once, minus a bare client of the same fake, question by question."""
     asked = questions(WARM_UP + PAIRS)
     with running_fake_llm(options.scratch) as llm:
-        providers = {PROVIDER: {"base_url": f"{llm}/v1", "model": "fake"}}
+        providers = {PROVIDER: {"base_url": f"{llm.address}/v1", "model": "fake"}}
         with generated_service(options, {"default": PROVIDER, "providers": providers}) as service:
             options.say(f"streaming {PAIRS} pairs of answers")
-            ours, bare = Client(service.address, options.key), Client(llm)
+            ours, bare = Client(service.address, options.key), Client(llm.address)
             try:
                 pairs = [_pair(ours, bare, question, ours_first=number % 2 == 0) for number, question in enumerate(asked)]
             finally:

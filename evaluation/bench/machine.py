@@ -59,6 +59,14 @@ def resident_mb(pid: int) -> float | None:
     return None if kib is None else kib * 1024 / 1e6
 
 
+def event_loop_s(pid: int) -> float | None:
+    """How long the first thread of a process, the one with its event loop, has computed; None without Linux' /proc."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -17,6 +17,7 @@ from evaluation.bench.generated import publish
 from ingest.settings import JobSettings
 
 CHUNKS = 10_000
+HELD_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Options:
 
     `scratch` is an empty folder for what is made on the way. `config`, `golden` are the sample corpus'; `data` is the folder of
     a data set, `data_dir` where what was embedded stays for the next time; `real` embeds the generated corpus honestly.
+    `held_s` is for how many seconds many streams are held at a time; 0 leaves that out.
     """
 
     settings: ServiceSettings
@@ -36,6 +38,7 @@ class Options:
     data_dir: Path | None = None
     real: bool = False
     chunks: int = CHUNKS
+    held_s: float = HELD_S
     say: Callable[[str], None] = lambda line: None
 
     @property

@@ -12,6 +12,7 @@ from corpus.errors import ConfigError
 from evaluation.bench.dataset import measure_dataset
 from evaluation.bench.figures import Figure, Part
 from evaluation.bench.first_token import measure_first_token
+from evaluation.bench.gateway import measure_gateway
 from evaluation.bench.handbook import measure_handbook
 from evaluation.bench.latency import measure_latency
 from evaluation.bench.livez import measure_livez
@@ -25,6 +26,7 @@ PARTS: dict[str, Callable[[Options], Part]] = {
     "first_token": measure_first_token,
     "startup": measure_startup,
     "livez": measure_livez,
+    "gateway": measure_gateway,
     "dataset": measure_dataset,
 }
 

@@ -186,7 +186,7 @@ async def test_no_byte_of_a_prompt_above_the_clearance_leaves(gateway_for: Make,
         (FakeBehaviour(reply=""), {}, "its answer holds no text"),
         (FakeBehaviour(redirect_to="http://elsewhere.example/"), {}, "it could not be called"),
         (FakeBehaviour(), {"base_url": "http://127.0.0.1:1/v1"}, "could not connect"),
-        (FakeBehaviour(), {"api_key_env": "ACME_KEY"}, "the environment variable 'ACME_KEY' is not set"),
+        (FakeBehaviour(), {"api_key_env": "ACME_KEY"}, "is not configured"),
     ],
     ids=["429", "500", "400", "401", "hang", "empty", "redirect", "refused connection", "no key"],
 )

@@ -1,0 +1,160 @@
+"""Providers that fail: one that is killed while many streams come from it, and one that nobody runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
+from dataclasses import dataclass
+
+import httpx
+import structlog
+
+from evaluation.bench.bare import bare_client, events_of_service
+from evaluation.bench.children import RunningFake, free_port, running_fake_llm
+from evaluation.bench.figures import Aim, BenchError, Figure, percentile
+from evaluation.bench.generated import questions
+from evaluation.bench.options import Options, generated_service
+from evaluation.bench.overhead import MS, PART, SHORT, Pair, open_gateway, provider, rounds, stream_gateway
+
+PRIMARY, SPARE = "primary", "spare"
+STREAMS = 50
+ARRIVING_S = 2.0
+FIRST_TOKEN_S = 0.8
+KILLED_AFTER_S = 1.5
+WORDS, WORDS_PER_SECOND = 60, 20
+REFUSED_ROUNDS = 20
+OPEN_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request: its text, and how it ended (`done`, `error`, or empty where the connection was cut)."""
+
+    text: str
+    ended: str
+
+    @property
+    def failed_before_a_word(self) -> bool:
+        """Whether a caller who had seen nothing yet got nothing."""
+        return not self.text and self.ended != "done"
+
+    @property
+    def went_wrong_after_a_word(self) -> bool:
+        """Whether a caller who had seen words was left with them, or with another model's words behind them."""
+        return bool(self.text) and self.ended != "error" and (self.ended != "done" or len(set(self.text.split())) > 1)
+
+    def ended_whole_by(self, name: str) -> bool:
+        """Whether it is one provider's whole answer."""
+        return self.ended == "done" and self.text.split() == [name] * WORDS
+
+
+def measure_killed(options: Options, streams: int = STREAMS) -> list[Figure]:
+    """Requests arrive, some have streamed, some wait for a first token, and then their provider dies (SIGKILL)."""
+    slow = ("--first-token-delay-s", str(FIRST_TOKEN_S), "--tokens-per-second", str(WORDS_PER_SECOND))
+    with ExitStack() as stack:
+        primary = stack.enter_context(running_fake_llm(options.scratch, "--reply", _reply(PRIMARY), *slow))
+        spare = stack.enter_context(running_fake_llm(options.scratch, "--reply", _reply(SPARE)))
+        llm = {
+            "default": PRIMARY,
+            "fallbacks": [SPARE],
+            "extractive_fallback": False,
+            "providers": {
+                name: {**provider(fake.address), "max_concurrent": streams}
+                for name, fake in ((PRIMARY, primary), (SPARE, spare))
+            },
+        }
+        service = stack.enter_context(generated_service(options, llm))
+        options.say(f"killing the LLM under {streams} streams")
+        outcomes = asyncio.run(_kill_under_load(service.address, options.key, questions(streams), primary))
+    return killed_figures(outcomes)
+
+
+def killed_figures(outcomes: Sequence[Outcome]) -> list[Figure]:
+    """How many went wrong. Raises: BenchError where the kill did not meet requests of both kinds."""
+    spared = sum(outcome.ended_whole_by(SPARE) for outcome in outcomes)
+    told = sum(bool(outcome.text) and outcome.ended == "error" for outcome in outcomes)
+    failed = sum(outcome.failed_before_a_word for outcome in outcomes)
+    wrong = sum(outcome.went_wrong_after_a_word for outcome in outcomes)
+    if not spared + failed or not told + wrong:
+        raise BenchError(f"{told} streams ended in an error and {spared} by the fallback; none of one kind proves nothing")
+    data = f"{len(outcomes)} requests as their LLM is killed: {told} end in an error event, {spared} by the fallback"
+    return [
+        Figure(PART, "killed LLM: requests that had not streamed and failed", failed, "requests", data, Aim(0)),
+        Figure(PART, "killed LLM: streams that did not end in an error event", wrong, "requests", data, Aim(0)),
+    ]
+
+
+async def measure_refused(llm: RunningFake, count: int = REFUSED_ROUNDS) -> list[Figure]:
+    """The fallback's first token after a refused connection, and with the breaker open, minus its own."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    own = open_gateway({"default": SPARE, "providers": {SPARE: provider(llm.address)}})
+    figures = []
+    with _quiet():
+        for name, breaker, aim in (
+            ("fallback after a refused connection, added to its first token", {"breaker_failures": 1_000_000}, Aim(1000)),
+            ("fallback while the breaker is open, added to its first token", {"breaker_failures": 1, "breaker_open_s": OPEN_S}, Aim(50)),
+        ):  # fmt: skip
+            providers = {PRIMARY: {**provider(nobody), **breaker}, SPARE: provider(llm.address)}
+            gateway = open_gateway({"default": PRIMARY, "fallbacks": [SPARE], "providers": providers})
+            try:
+                pairs = await rounds(lambda: stream_gateway(gateway, SHORT), lambda: stream_gateway(own, SHORT), count)  # noqa: B023
+            finally:
+                await gateway.close()
+            figures += refused_figures(name, pairs, aim)
+    await own.close()
+    return figures
+
+
+def refused_figures(name: str, pairs: Sequence[Pair], aim: Aim) -> list[Figure]:
+    """The slowest must be fast enough."""
+    added = [MS * (pair.ours.first_s - pair.bare.first_s) for pair in pairs]
+    data = f"{len(pairs)} alternating pairs"
+    return [
+        Figure(PART, f"{name}, slowest", max(added), "ms", data, aim),
+        Figure(PART, f"{name}, median", percentile(added, 50), "ms", data),
+    ]
+
+
+async def _kill_under_load(address: str, key: str | None, asked: Sequence[str], primary: RunningFake) -> list[Outcome]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with bare_client(address, key) as client, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_ask_at(client, question, began + ARRIVING_S * number / len(asked)))
+            for number, question in enumerate(asked)
+        ]
+        await asyncio.sleep(KILLED_AFTER_S)
+        primary.kill()
+    return [task.result() for task in tasks]
+
+
+async def _ask_at(client: httpx.AsyncClient, question: str, at: float) -> Outcome:
+    await asyncio.sleep(at - asyncio.get_running_loop().time())
+    text, ended = "", ""
+    try:
+        async with aclosing(events_of_service(client, question)) as events:
+            async for name, event in events:
+                if name == "delta":
+                    text += event["text"]
+                elif name in ("done", "error"):
+                    ended = name
+    except BenchError:
+        ended = "refused"
+    return Outcome(text, ended)
+
+
+def _reply(name: str) -> str:
+    return " ".join([name] * WORDS)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The failures here are ordered; nobody needs to read of them."""
+    before: Callable[..., object] = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        yield
+    finally:
+        structlog.configure(wrapper_class=before)  # type: ignore[arg-type]
