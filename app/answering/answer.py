@@ -72,15 +72,15 @@ async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator
                     if isinstance(event, Answer):
                         progress.status = "complete"
                         event = await _stored(services, caller, ask, recalled, event)
+                        await _note_spending(services, progress.asker)
                     yield event
         except Exception:
             progress.status = "failed"
             raise
         finally:
             if progress.status != "complete":
+                await _note_spending(services, progress.asker)
                 await _store_partial(services, caller, ask, recalled, progress)
-            if progress.asker.spent:
-                await services.compute(services.state.add_spending, progress.asker.spent)
 
 
 async def _events(
@@ -229,6 +229,11 @@ async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recall
         return named
 
     return await services.compute(write)
+
+
+async def _note_spending(services: Services, asker: Asker) -> None:
+    if asker.spent:
+        await services.compute(services.state.add_spending, asker.spent)
 
 
 async def _store_partial(services: Services, caller: Caller, ask: Ask, recalled: Recalled, progress: _Progress) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +128,7 @@ async def stream_bare(client: httpx.AsyncClient, wire: Format, tokens: int) -> S
     return Streamed(count, first - began, last - began, took_s, time.process_time() - cpu)
 
 
-async def events_of_service(client: httpx.AsyncClient, question: str) -> AsyncIterator[tuple[str, Any]]:
+async def events_of_service(client: httpx.AsyncClient, question: str) -> AsyncGenerator[tuple[str, Any], None]:
     """The events of a streamed answer of the service, by name. Raises: BenchError where there is no stream.
 
     Consume it within `contextlib.aclosing`. A connection that breaks ends it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ FIRST_TOKEN_S = 0.8
 KILLED_AFTER_S = 1.5
 WORDS, WORDS_PER_SECOND = 60, 20
 REFUSED_ROUNDS = 20
-OPEN_S = 600
+NEVER, OPEN_S = 1_000_000, 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +86,28 @@ def killed_figures(outcomes: Sequence[Outcome]) -> list[Figure]:
     ]
 
 
-async def measure_refused(llm: RunningFake, count: int = REFUSED_ROUNDS) -> list[Figure]:
+async def measure_refused(address: str, count: int = REFUSED_ROUNDS) -> list[Figure]:
     """The fallback's first token after a refused connection, and with the breaker open, minus its own."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    own = open_gateway({"default": SPARE, "providers": {SPARE: provider(llm.address)}})
-    figures = []
     with _quiet():
-        for name, breaker, aim in (
-            ("fallback after a refused connection, added to its first token", {"breaker_failures": 1_000_000}, Aim(1000)),
-            ("fallback while the breaker is open, added to its first token", {"breaker_failures": 1, "breaker_open_s": OPEN_S}, Aim(50)),
-        ):  # fmt: skip
-            providers = {PRIMARY: {**provider(nobody), **breaker}, SPARE: provider(llm.address)}
-            gateway = open_gateway({"default": PRIMARY, "fallbacks": [SPARE], "providers": providers})
-            try:
-                pairs = await rounds(lambda: stream_gateway(gateway, SHORT), lambda: stream_gateway(own, SHORT), count)  # noqa: B023
-            finally:
-                await gateway.close()
-            figures += refused_figures(name, pairs, aim)
-    await own.close()
-    return figures
+        refused = await _fallback_pairs(address, count, {"breaker_failures": NEVER})
+        left_alone = await _fallback_pairs(address, count, {"breaker_failures": 1, "breaker_open_s": OPEN_S})
+    return [
+        *refused_figures("fallback after a refused connection, added to its first token", refused, Aim(1000)),
+        *refused_figures("fallback while the breaker is open, added to its first token", left_alone, Aim(50)),
+    ]
+
+
+async def _fallback_pairs(address: str, count: int, breaker: Mapping[str, float]) -> list[Pair]:
+    """Through a chain whose first provider nobody runs, and from the second provider at once."""
+    spare = provider(address)
+    nobody = {**provider(f"http://127.0.0.1:{free_port()}"), **breaker}
+    gateway = open_gateway({"default": PRIMARY, "fallbacks": [SPARE], "providers": {PRIMARY: nobody, SPARE: spare}})
+    own = open_gateway({"default": SPARE, "providers": {SPARE: spare}})
+    try:
+        return await rounds(lambda: stream_gateway(gateway, SHORT), lambda: stream_gateway(own, SHORT), count)
+    finally:
+        await gateway.close()
+        await own.close()
 
 
 def refused_figures(name: str, pairs: Sequence[Pair], aim: Aim) -> list[Figure]:

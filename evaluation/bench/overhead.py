@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -27,13 +28,15 @@ from evaluation.bench.bare import (
     require_tokens,
     stream_bare,
 )
-from evaluation.bench.children import RunningFake
+from evaluation.bench.children import RunningService, running_fake_llm
 from evaluation.bench.figures import Aim, BenchError, Figure, percentile
+from evaluation.bench.generated import questions
 from evaluation.bench.machine import event_loop_s
+from evaluation.bench.options import Options, generated_service
 
 PART = "gateway"
 PROVIDER = "fake"
-TOKENS, SHORT = 2000, 5
+TOKENS, SERVICE_TOKENS, SHORT = 2000, 500, 5
 ROUNDS, SHORT_ROUNDS, WARM_UP = 20, 100, 2
 PER_TOKEN = Aim(1.3)
 TO_FIRST_TOKEN = Aim(5)
@@ -81,7 +84,7 @@ async def stream_gateway(gateway: Gateway, tokens: int) -> Streamed:
     return Streamed(count, first - began, last - began, took_s, time.process_time() - cpu)
 
 
-async def stream_service(client: httpx.AsyncClient, question: str, pid: int) -> Streamed:
+async def stream_service(client: httpx.AsyncClient, question: str, pid: int, tokens: int) -> Streamed:
     """One answer of the service; `cpu_s` is what its event loop computed between the first token and the last.
 
     Raises: BenchError where another provider answered than the fake.
@@ -101,6 +104,7 @@ async def stream_service(client: httpx.AsyncClient, question: str, pid: int) -> 
     took_s = time.perf_counter() - began
     if by != PROVIDER:
         raise BenchError(f"the service's answer came from {by!r}, not from the fake LLM; is ARCHIVIST_LLM__… set?")
+    require_tokens("the service", count, tokens)
     return Streamed(count, first - began, last - began, took_s, cpu_end - cpu)
 
 
@@ -120,24 +124,25 @@ async def rounds(
 
 
 async def measure_overhead(
-    llm: RunningFake, tokens: int = TOKENS, rounds_count: int = ROUNDS, short_rounds: int = SHORT_ROUNDS
+    address: str, tokens: int = TOKENS, count: int = ROUNDS, short_count: int = SHORT_ROUNDS
 ) -> list[Figure]:
     """Each wire format through the gateway and without it. The fake must answer at once, with at least so many tokens."""
     figures: list[Figure] = []
-    for kind, wire in FORMATS.items():
-        gateway = open_gateway({"default": PROVIDER, "providers": {PROVIDER: provider(llm.address, kind)}})
-        async with bare_client(llm.address) as client:
-            try:
-                long = await rounds(
-                    lambda: stream_gateway(gateway, tokens), lambda: stream_bare(client, wire, tokens), rounds_count
-                )  # fmt: skip
-                short = await rounds(
-                    lambda: stream_gateway(gateway, SHORT), lambda: stream_bare(client, wire, SHORT), short_rounds
-                )  # fmt: skip
-            finally:
-                await gateway.close()
-        figures += overhead_figures(kind, tokens, long, short)
+    for kind in FORMATS:
+        long = await _gateway_pairs(address, kind, tokens, count)
+        figures += overhead_figures(kind, tokens, long, await _gateway_pairs(address, kind, SHORT, short_count))
     return figures
+
+
+async def _gateway_pairs(address: str, kind: str, tokens: int, count: int) -> list[Pair]:
+    gateway = open_gateway({"default": PROVIDER, "providers": {PROVIDER: provider(address, kind)}})
+    async with bare_client(address) as client:
+        try:
+            return await rounds(
+                lambda: stream_gateway(gateway, tokens), lambda: stream_bare(client, FORMATS[kind], tokens), count
+            )  # fmt: skip
+        finally:
+            await gateway.close()
 
 
 def overhead_figures(kind: str, tokens: int, long: Sequence[Pair], short: Sequence[Pair]) -> list[Figure]:
@@ -160,18 +165,27 @@ def overhead_figures(kind: str, tokens: int, long: Sequence[Pair], short: Sequen
     ]
 
 
-async def measure_service_tokens(
-    address: str, key: str | None, pid: int, llm: RunningFake, questions: Sequence[str], tokens: int
-) -> list[Figure]:
-    """The whole way of a token: POST /v1/ask in a process of its own, beside the bare client of the fake LLM."""
-    asked = iter(questions)
-    async with bare_client(address, key) as service, bare_client(llm.address) as alone:
-        pairs = await rounds(
-            lambda: stream_service(service, next(asked), pid),
-            lambda: stream_bare(alone, FORMATS["openai"], tokens),
-            len(questions) - WARM_UP,
-        )
+def measure_service(options: Options, tokens: int = SERVICE_TOKENS, count: int = ROUNDS) -> list[Figure]:
+    """The whole way of a token: POST /v1/ask in a process of its own, beside the bare client of the same fake LLM."""
+    with running_fake_llm(options.scratch, "--tokens", str(tokens)) as llm:
+        providers = {PROVIDER: provider(llm.address)}
+        with generated_service(options, {"default": PROVIDER, "providers": providers}) as service:
+            options.say("streaming through the service and beside it")
+            asked = questions(WARM_UP + count)
+            pairs = asyncio.run(_service_pairs(service, options.key, llm.address, asked, tokens))
     return service_figures(pairs)
+
+
+async def _service_pairs(
+    service: RunningService, key: str | None, address: str, asked: Sequence[str], tokens: int
+) -> list[Pair]:
+    left = iter(asked)
+    async with bare_client(service.address, key) as ours, bare_client(address) as alone:
+        return await rounds(
+            lambda: stream_service(ours, next(left), service.pid, tokens),
+            lambda: stream_bare(alone, FORMATS["openai"], tokens),
+            len(asked) - WARM_UP,
+        )
 
 
 def service_figures(pairs: Sequence[Pair]) -> list[Figure]:
