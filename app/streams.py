@@ -28,15 +28,23 @@ PING_INTERVAL_S = 15.0
 _log = structlog.get_logger(__name__)
 
 
+AHEAD = 16
+"""Events that are ready before the answer waits for its reader; those that are ready together go out in one piece."""
+
+
 class _End:
     """What a pump says after the last event."""
 
 
+class _Wake:
+    """What a pump says to a reader who is to look around."""
+
+
 class Pump(Generic[T]):
-    """Runs an async iterator in a task of its own, one event ahead of whoever reads."""
+    """Runs an async iterator in a task of its own, a few events ahead of whoever reads."""
 
     def __init__(self, events: AsyncIterator[T], on_end: Callable[[], None] | None = None) -> None:
-        self._queue: asyncio.Queue[T | _End | Exception] = asyncio.Queue(maxsize=1)
+        self._queue: asyncio.Queue[T | _Wake | _End | Exception] = asyncio.Queue(maxsize=AHEAD)
         self._task = asyncio.create_task(self._run(events))
         if on_end is not None:
             self._task.add_done_callback(lambda _task: on_end())
@@ -53,10 +61,37 @@ class Pump(Generic[T]):
 
     async def next(self) -> T | None:
         """The next event, None after the last one. Raises: what the iterator raised."""
-        event = await self._queue.get()
+        while isinstance(event := await self._queue.get(), _Wake):
+            pass
         if isinstance(event, Exception):
             raise event
         return None if isinstance(event, _End) else event
+
+    async def ready(self) -> tuple[list[T], bool]:
+        """The events that are ready, waited for where none is, and whether they are the last.
+
+        None are ready where `wake` ended the waiting. Raises: what the iterator raised, after all its events.
+        """
+        found: list[T] = []
+        event = await self._queue.get()
+        while True:
+            if isinstance(event, Exception):
+                if not found:
+                    raise event
+                self._queue.put_nowait(event)
+                return found, False
+            if isinstance(event, _End):
+                return found, True
+            if not isinstance(event, _Wake):
+                found.append(event)
+            if self._queue.empty():
+                return found, False
+            event = self._queue.get_nowait()
+
+    def wake(self) -> None:
+        """Let whoever waits for an event look around."""
+        if self._queue.empty():
+            self._queue.put_nowait(_Wake())
 
     async def close(self) -> None:
         """Cancel what still runs and wait until it has ended."""
@@ -105,45 +140,68 @@ class EventStream(Response, Generic[T]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(_disconnected(receive))
+        gone.add_done_callback(lambda _task: self._pump.wake())
+        silence = _Silence(self._pump.wake)
 
         async def write(data: bytes) -> None:
+            silence.ended()
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
-                event: T | None = self._first
-                while event is not None:
-                    for data in self._encode(event):
-                        await write(data)
-                    event = await self._next(gone, write)
+                await self._write_all(gone, write)
             except ArchivistError as error:
                 _log.warning("stream failed", action="stream_failed", **error_fields(error))
-                for data in self._fail(problem_of(error)):
-                    await write(data)
+                await write(b"".join(self._fail(problem_of(error))))
             except (ClientDisconnect, OSError):
                 raise
             except Exception as error:  # noqa: BLE001 - boundary: a stream's final error event
                 _log.error("unexpected error", action="stream_failed", **error_fields(error))
-                for data in self._fail(unexpected_problem()):
-                    await write(data)
+                await write(b"".join(self._fail(unexpected_problem())))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            silence.close()
             gone.cancel()
             await asyncio.wait({gone})
             await self._pump.close()
 
-    async def _next(self, gone: asyncio.Task[None], write: Callable[[bytes], Coroutine[Any, Any, None]]) -> T | None:
-        waiting = asyncio.create_task(self._pump.next())
-        try:
-            while True:
-                await asyncio.wait({waiting, gone}, timeout=PING_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
-                if waiting.done():
-                    return waiting.result()
-                if gone.done():
-                    raise ClientDisconnect
+    async def _write_all(self, gone: asyncio.Task[None], write: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+        events, is_last = [self._first], False
+        while True:
+            data = b"".join(piece for event in events for piece in self._encode(event))
+            if data:
+                await write(data)
+            if is_last:
+                return
+            events, is_last = await self._pump.ready()
+            if gone.done():
+                raise ClientDisconnect
+            if not events and not is_last:
                 await write(b": ping\n\n")
-        finally:
-            if not waiting.done():
-                waiting.cancel()
-                await asyncio.wait({waiting})
+
+
+class _Silence:
+    """Calls back whenever nothing has been written for PING_INTERVAL_S, over one timer that lags behind the writing."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._loop, self._call = asyncio.get_running_loop(), call
+        self._since = self._loop.time()
+        self._timer = self._loop.call_later(PING_INTERVAL_S, self._look)
+
+    def ended(self) -> None:
+        """Something is written now."""
+        self._since = self._loop.time()
+
+    def close(self) -> None:
+        """There will be no further call."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        lasted_s = self._loop.time() - self._since
+        wait_s = PING_INTERVAL_S
+        if lasted_s < PING_INTERVAL_S:
+            wait_s -= lasted_s
+        else:
+            self._call()
+        self._timer = self._loop.call_later(wait_s, self._look)

@@ -40,7 +40,8 @@ async def _rewrite(services: Services, ask: Ask, recalled: Recalled, asker: Aske
     shown = recalled.messages[-TURNS_SHOWN:]
     conversation = "\n".join(f"{message.role}: {message.content}" for message in shown)
     text = services.prompts.rewrite.format(conversation=conversation, question=ask.question)
-    prompt = Prompt((Message("user", text),), recalled.label, REWRITE_TOKENS)
+    rests_on = tuple(passage.chunk_id for passage in recalled.inherited)
+    prompt = Prompt((Message("user", text),), recalled.label, REWRITE_TOKENS, rests_on=rests_on)
     try:
         answer = await services.gateway.complete(prompt, asker)
     except (BackendError, EgressRefused, Overloaded, BudgetSpent) as error:

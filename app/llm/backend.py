@@ -44,7 +44,8 @@ class Prompt:
     `messages` is the finished prompt (system, history, passages and question). `passages` are the same numbered
     passages and `question` the standalone question, for a backend that needs no prose. `label` is the highest label of
     everything in it. `nearness`, `coverage` and `rarity` were measured over the passages. `deadline` is a
-    time of the event loop's clock by which the whole answer must be there.
+    time of the event loop's clock by which the whole answer must be there. `rests_on` are the ids of all chunks that any of
+    it derives from, those of earlier turns too.
     """
 
     messages: tuple[Message, ...]
@@ -57,6 +58,7 @@ class Prompt:
     coverage: float = 0.0
     rarity: Mapping[str, float] = field(default_factory=dict)
     deadline: float | None = None
+    rests_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

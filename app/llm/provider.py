@@ -127,8 +127,17 @@ class Provider:
 
         async for attempt in stamina.retry_context(on=wait_s, attempts=attempts, timeout=None):
             if attempt.num > 1:
-                _log.info("asking again", action="retry", provider=self.name, attempt=attempt.num)
                 self.metrics.count_retry(self.name)
+            if self.settings is not None:
+                _log.info(
+                    "prompt sent",
+                    action="prompt_sent",
+                    provider=self.name,
+                    model=self.backend.model,
+                    label=prompt.label,
+                    attempt=attempt.num,
+                    chunks=list(prompt.rests_on),
+                )
             with attempt:
                 events = self.backend.stream(prompt)
                 try:

@@ -68,7 +68,10 @@ async def ready(request: Request, response: Response, services: ServicesOf) -> R
     response.status_code = 503 if fatal else 200
     if not _is_administrator(request, services):
         return Ready(status=status)
-    return Ready(status=status, codes=codes, advice=[ADVICE[code] for code in codes if code in ADVICE], snapshot=snapshot)
+    advice = [ADVICE[code] for code in codes if code in ADVICE]
+    if reloader is not None and reloader.problem is not None:
+        advice.append(reloader.problem)
+    return Ready(status=status, codes=codes, advice=advice, snapshot=snapshot)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=problems())
