@@ -128,7 +128,8 @@ class Reloader:
     async def _put_in_force(self, settings: ServiceSettings) -> str:
         before = self._current.services
         prompts = await before.compute(type(before.prompts).load, settings.prompt)
-        if settings == before.settings and prompts == before.prompts:
+        same = settings == before.settings and prompts == before.prompts
+        if same and not await before.compute(before.gateway.files_changed):
             return "unchanged"
         await self._current.replace(settings)
         return "applied"

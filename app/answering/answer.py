@@ -125,7 +125,11 @@ async def _events(
         nearness=max((hit.cosine for hit in hits if hit.cosine is not None), default=0.0),
         coverage=await services.compute(coverage, standalone.question, passages, weights),
         rarity=weights,
-        rests_on=tuple(dict.fromkeys([p.chunk_id for p in (*passages, *(recalled.inherited if built.history else ()))])),
+        rests_on=tuple(
+            dict.fromkeys(
+                [*(p.chunk_id for p in passages), *(p.chunk_id for p in recalled.inherited if built.history)],
+            )
+        ),
     )
     progress.note("prompt", begun)
     yield Sources(tuple(whole(number, passage) for number, passage in enumerate(passages, start=1)), standalone.question)

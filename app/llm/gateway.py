@@ -18,7 +18,7 @@ from app.llm.backend import Backend, Delta, Finished, Prompt, Usage
 from app.llm.budgets import Budgets, Spending, Totals
 from app.llm.clearance import clearance_of, is_cleared
 from app.llm.cost import Spent, priced
-from app.llm.provider import Provider, extractive_provider, open_provider
+from app.llm.provider import Provider, digest_of_files, extractive_provider, open_provider
 from app.llm.routes import Asked, Chosen, Routes, Signals
 from app.llm.settings import EXTRACTIVE, LlmSettings
 from app.llm.wire import BYTES_PER_TOKEN, estimate_prompt_tokens
@@ -138,7 +138,8 @@ class Gateway:
         for name, provider in settings.providers.items():
             clearance = clearance_of(name, provider, labels)
             old = previous._providers.get(name) if previous is not None else None
-            if old is not None and old.settings == provider and old.backend.clearance == clearance:
+            same = old is not None and old.settings == provider and old.backend.clearance == clearance
+            if old is not None and same and old.files == digest_of_files(provider):
                 self._providers[name] = old
             else:
                 self._providers[name] = open_provider(name, provider, clearance, metrics)
@@ -255,6 +256,13 @@ class Gateway:
                         raise
         raise AssertionError("the last provider either answers or raises")
 
+    def files_changed(self) -> bool:
+        """Whether a file that a provider's settings name holds something else than when the provider was opened."""
+        opened = self._providers.values()
+        return any(
+            provider.settings is not None and provider.files != digest_of_files(provider.settings) for provider in opened
+        )
+
     def status(self) -> dict[str, object]:
         """What is known without calling anybody. `down`: the default provider failed last time, or lacks something."""
         default = self._providers.get(self._settings.default)
@@ -351,9 +359,15 @@ class Gateway:
         """What the call takes at most, about: by the dearest of the chain."""
         if chain[0] == EXTRACTIVE:
             return Totals()
-        most = Usage(estimate_prompt_tokens(prompt), prompt.max_tokens)
-        costs = [priced(most, name, self._settings).cost_usd or 0.0 for name in chain]
-        return Totals(max(costs), most.prompt_tokens + most.completion_tokens)
+        prompt_tokens = estimate_prompt_tokens(prompt)
+        each = [
+            Totals.of(priced(Usage(prompt_tokens, self._most_tokens(name, prompt)), name, self._settings)) for name in chain
+        ]
+        return Totals(max(totals.usd for totals in each), max(totals.tokens for totals in each))
+
+    def _most_tokens(self, name: str, prompt: Prompt) -> int:
+        settings = self._provider(name).settings
+        return prompt.max_tokens if settings is None else max(prompt.max_tokens, settings.most_tokens_in_body)
 
     def _estimated(self, provider: Provider, prompt: Prompt, characters: int) -> Usage:
         """What a call used that was broken off."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -55,7 +56,10 @@ _log = structlog.get_logger("archivist.llm")
 
 @dataclass(slots=True)
 class Provider:
-    """A provider that is called. It outlives a reload of the configuration that leaves its settings as they are."""
+    """A provider that is called. It outlives a reload of the configuration that leaves its settings as they are.
+
+    `files` is a digest of the files that its settings name, as they were when it was opened.
+    """
 
     name: str
     settings: ProviderSettings | None
@@ -64,6 +68,7 @@ class Provider:
     breaker: Breaker
     metrics: Metrics
     egress: Egress | None = None
+    files: str = ""
     last_failure: str | None = None
     failed_at: datetime | None = None
     answered_at: datetime | None = None
@@ -103,19 +108,21 @@ class Provider:
 
     @asynccontextmanager
     async def _entered(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
-        if not self.breaker.enter():
+        ticket = self.breaker.enter()
+        if ticket is None:
             raise self._left_alone()
         began = asyncio.get_running_loop().time()
         try:
             first, rest = await self._begin(prompt)
+            self.breaker.began(ticket)
             self.metrics.observe_first_token(self.name, asyncio.get_running_loop().time() - began)
-            async with aclosing(rest), aclosing(self._all(first, rest)) as events:
+            async with aclosing(rest), aclosing(self._all(first, rest, ticket)) as events:
                 yield events
         except (BackendError, EgressRefused) as error:
-            self._failed(error)
+            self._failed(error, ticket)
             raise
         finally:
-            self.breaker.abandoned()
+            self.breaker.abandoned(ticket)
 
     async def _begin(self, prompt: Prompt) -> tuple[Delta | Finished, Events]:
         attempts = 1 + (self.settings.retries if self.settings else 0)
@@ -147,22 +154,22 @@ class Provider:
                     raise
         raise AssertionError("the last attempt either returns or raises")
 
-    async def _all(self, first: Delta | Finished, rest: Events) -> Events:
+    async def _all(self, first: Delta | Finished, rest: Events, ticket: int) -> Events:
         if isinstance(first, Finished):
-            self._succeeded()
+            self._succeeded(ticket)
         yield first
         async for event in rest:
             if type(event) is Finished:
-                self._succeeded()
+                self._succeeded(ticket)
             yield event
 
-    def _succeeded(self) -> None:
-        self.breaker.succeeded()
+    def _succeeded(self, ticket: int) -> None:
+        self.breaker.succeeded(ticket)
         self.last_failure, self.answered_at = None, datetime.now(UTC)
         self.metrics.count_call(self.name, "answered")
-        self.metrics.show_breaker(self.name, is_open=False)
+        self.metrics.show_breaker(self.name, is_open=self.breaker.phase != "closed")
 
-    def _failed(self, error: ArchivistError) -> None:
+    def _failed(self, error: ArchivistError, ticket: int) -> None:
         """Note a failure; only what says something of the provider, and not of one request, counts against it."""
         self.metrics.count_call(self.name, type(error).__name__)
         stage = error.stage if isinstance(error, BackendTimeout) else None
@@ -171,7 +178,7 @@ class Provider:
             return
         self.last_failure, self.failed_at = type(error).__name__, datetime.now(UTC)
         before = self.breaker.phase
-        self.breaker.failed()
+        self.breaker.failed(ticket)
         if isinstance(error, BackendRateLimited | BackendFailed) and error.retry_after_s:
             self.breaker.hold(error.retry_after_s)
         if self.breaker.phase == "open" and before != "open":
@@ -215,8 +222,9 @@ def open_provider(name: str, settings: ProviderSettings, clearance: str, metrics
     """A provider as configured; nothing is called. Raises: ConfigError, of a certificate file that cannot be used."""
     places = Places(settings.concurrency, settings.max_queued)
     breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
+    files = digest_of_files(settings)
     if settings.kind == "llamacpp":
-        return Provider(name, settings, LlamaCppBackend(name, settings, clearance), places, breaker, metrics)
+        return Provider(name, settings, LlamaCppBackend(name, settings, clearance), places, breaker, metrics, files=files)
     egress = Egress(
         [settings.base_url],
         ca_file=settings.ca_file,
@@ -230,7 +238,17 @@ def open_provider(name: str, settings: ProviderSettings, clearance: str, metrics
             backend = AnthropicBackend(name, settings, egress, clearance)
         case "google":
             backend = GoogleBackend(name, settings, egress, clearance)
-    return Provider(name, settings, backend, places, breaker, metrics, egress)
+    return Provider(name, settings, backend, places, breaker, metrics, egress, files)
+
+
+def digest_of_files(settings: ProviderSettings) -> str:
+    """What the files hold that the settings name and that may change under the same name: certificates, a chat template."""
+    digest = hashlib.sha256()
+    for path in (settings.ca_file, settings.chat_template):
+        with suppress(OSError):  # told by whoever needs it
+            digest.update(b"" if path is None else path.read_bytes())
+        digest.update(b"\x00")
+    return digest.hexdigest()
 
 
 def extractive_provider(backend: Backend, metrics: Metrics, previous: Provider | None) -> Provider:

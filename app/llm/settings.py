@@ -170,6 +170,17 @@ class ProviderSettings(Settings):
         return LLAMACPP_CONTEXT_TOKENS if self.kind == "llamacpp" and self.context_tokens is None else self.context_tokens
 
     @property
+    def most_tokens_in_body(self) -> int:
+        """The limit of an answer that `body` sets in place of ours; 0 where it sets none."""
+        inner = self.body.get("generationConfig")
+        given = [
+            self.body.get("max_tokens"),
+            self.body.get("max_completion_tokens"),
+            inner.get("maxOutputTokens") if isinstance(inner, dict) else None,
+        ]
+        return max((value for value in given if isinstance(value, int)), default=0)
+
+    @property
     def concurrency(self) -> int:
         """Calls at a time. Each takes memory for a whole context where the service runs the model: one, unless it is said."""
         return 1 if self.kind == "llamacpp" and "max_concurrent" not in self.model_fields_set else self.max_concurrent
