@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from corpus.errors import ArchivistError
 from corpus.types import Message
+
+Answerability = Literal["ANSWERABLE", "PARTIAL", "UNDERSPECIFIED", "UNANSWERABLE"]
+Expected = Literal["answer", "abstention", "either"]
+
+TURN_OF = "<::>"
+"""What stands between a conversation's id and the number of its turn in the ids of MTRAG."""
+
+LIKE_A_FIELD = 0.84
+"""How alike an unknown field's name and a known one are where one was meant for the other; data sets have fields of their own."""
 
 
 class GoldenError(ArchivistError):
@@ -18,7 +30,11 @@ class GoldenError(ArchivistError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One row. `gold` maps a document's source to its relevance; `groups` are the caller's where they are not the default."""
+    """One row.
+
+    `gold` maps a document, by its id or its source, to its relevance; `groups` are the caller's where they are not the default.
+    `drafted` rows were made by a machine and nobody has looked at them yet.
+    """
 
     id: str
     question: str
@@ -28,19 +44,77 @@ class Question:
     answerability: str = "ANSWERABLE"
     kind: str = ""
     groups: tuple[str, ...] | None = None
+    language: str = ""
+    collection: str = ""
+    conversation: str = ""
+    drafted: bool = False
 
     @property
     def is_answerable(self) -> bool:
         """Whether the documents hold an answer."""
         return bool(self.gold)
 
+    @property
+    def best_gold(self) -> frozenset[str]:
+        """The documents of the highest relevance."""
+        best = max(self.gold.values(), default=0)
+        return frozenset(name for name, relevance in self.gold.items() if relevance == best)
+
+    @property
+    def expected(self) -> Expected:
+        """What a right service does: to ask back, as well as to answer, is right where a question is underspecified."""
+        match self.answerability:
+            case "UNANSWERABLE":
+                return "abstention"
+            case "UNDERSPECIFIED":
+                return "either"
+            case _:
+                return "answer"
+
+    @property
+    def cluster(self) -> str:
+        """The conversation it belongs to; a question of none stands for itself."""
+        return self.conversation or self.id.split(TURN_OF)[0]
+
+
+class _Turn(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: Annotated[Name | None, BeforeValidator(_number_as_text)] = None
+    question: Annotated[str, Field(pattern=r"\S")]
+    history: list[_Turn] = []
+    gold: dict[Name, Annotated[int, Field(ge=0)]] = {}
+    answers: list[Annotated[str, Field(pattern=r"\S")]] = []
+    answerability: Annotated[Answerability | None, BeforeValidator(lambda value: None if value == "" else value)] = None
+    kind: str | None = None
+    type: str | None = None
+    groups: Annotated[list[Name], Field(min_length=1)] | None = None
+    language: str | None = None
+    collection: str | None = None
+    conversation: str | None = None
+    drafted: bool = False
+
 
 def read_golden(path: Path) -> list[Question]:
     """Read a golden set, one JSON object a line.
 
-    Raises: GoldenError that names the line and the field.
+    Raises: GoldenError that names the line, the field and what to do.
     """
-    questions = list(_rows(path))
+    questions = [question_of(path, number, row) for number, row in read_rows(path, "golden set")]
     seen: set[str] = set()
     for question in questions:
         if question.id in seen:
@@ -51,30 +125,61 @@ def read_golden(path: Path) -> list[Question]:
     return questions
 
 
-def _rows(path: Path) -> Iterator[Question]:
+def read_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file with their line numbers. Raises: GoldenError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise GoldenError(f"golden set {str(path)!r} cannot be read ({error})") from error
+        raise GoldenError(f"{what} {str(path)!r} cannot be read ({error})") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield _question(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GoldenError(f"{path} line {number}: not a question ({type(error).__name__}: {error})") from error
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise GoldenError(f"{path} line {number}: not JSON ({error}); mend the line or remove it") from error
+        if not isinstance(row, dict):
+            raise GoldenError(f"{path} line {number}: not a JSON object, but {line[:40]!r}; mend the line or remove it")
+        yield number, row
 
 
-def _question(row: dict[str, Any]) -> Question:
-    history = tuple(Message(turn["role"], turn["content"]) for turn in row.get("history", []))
-    groups = row.get("groups")
+def question_of(path: Path, number: int, values: Mapping[str, Any]) -> Question:
+    """One row as a question. Raises: GoldenError."""
+    try:
+        row = _Row.model_validate(dict(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        given = "" if problem["type"] == "missing" else f", not {_shown(problem['input'])}"
+        raise _wrong(path, number, where, f"{problem['msg'][0].lower()}{problem['msg'][1:]}{given}") from error
+    for name in row.model_extra or {}:
+        near = difflib.get_close_matches(name, _Row.model_fields, n=1, cutoff=LIKE_A_FIELD)
+        if near:
+            raise _wrong(path, number, name, f"no such field; {near[0]!r} is probably meant")
+    gold = {name: relevance for name, relevance in row.gold.items() if relevance > 0}
+    answerability = row.answerability or ("ANSWERABLE" if gold or row.answers else "UNANSWERABLE")
+    if answerability == "UNANSWERABLE" and gold:
+        raise _wrong(path, number, "answerability", "'UNANSWERABLE', though there is gold; take out one of them")
     return Question(
-        id=row["id"],
-        question=row["question"],
-        history=history,
-        gold={str(source): int(relevance) for source, relevance in row.get("gold", {}).items()},
-        answers=tuple(row.get("answers", ())),
-        answerability=row.get("answerability", "ANSWERABLE"),
-        kind=row.get("kind", ""),
-        groups=tuple(groups) if groups is not None else None,
+        id=row.id or f"line-{number}",
+        question=row.question,
+        history=tuple(Message(turn.role, turn.content) for turn in row.history),
+        gold=gold,
+        answers=tuple(row.answers),
+        answerability=answerability,
+        kind=row.kind or row.type or "",
+        groups=tuple(row.groups) if row.groups is not None else None,
+        language=row.language or "",
+        collection=row.collection or "",
+        conversation=row.conversation or "",
+        drafted=row.drafted,
     )
+
+
+def _wrong(path: Path, number: int, where: str, reason: str) -> GoldenError:
+    return GoldenError(f"{path} line {number}: field {where!r}: {reason}; mend the row or remove it")
+
+
+def _shown(value: object) -> str:
+    written = repr(value)
+    return written if len(written) <= 80 else f"{written[:79]}…"

@@ -1,9 +1,7 @@
-"""Quality of retrieval and answers over a golden set. The metrics are ir-measures'; only the text match is ours."""
+"""Quality of retrieval and answers over a golden set. The metrics are ir-measures'."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from app.answering.types import Answer, Ask
 from app.services import Services
 from corpus.errors import ConfigError
 from evaluation.golden import Question
+from evaluation.match import holds_any
 
 SEARCHED = 50
 """Chunks fetched for a ranking of documents: several may be of one document."""
@@ -69,6 +68,14 @@ def measure(rankings: Sequence[Ranking], measures: Sequence[str], gold_of: Mappi
     `gold_of` maps a found source to the name by which the gold knows it, where they differ.
     Raises: ConfigError where ir-measures, which comes with the extra `evaluation`, is not installed.
     """
+    found = judge(rankings, measures, gold_of)
+    return {name: round(sum(values.values()) / len(values), 4) if values else 0.0 for name, values in found.items()}
+
+
+def judge(
+    rankings: Sequence[Ranking], measures: Sequence[str], gold_of: Mapping[str, str] | None = None
+) -> dict[str, dict[str, float]]:
+    """For each of ir-measures' metrics its value for each answerable question, by the question's id; see `measure`."""
     try:
         import ir_measures
     except ModuleNotFoundError as error:
@@ -85,9 +92,11 @@ def measure(rankings: Sequence[Ranking], measures: Sequence[str], gold_of: Mappi
         for ranking in judged
         for position, source in enumerate(ranking.sources)
     ]
-    parsed = [ir_measures.parse_measure(name) for name in measures]
-    found = ir_measures.calc_aggregate(parsed, qrels, run)
-    return {str(measure): round(float(found[measure]), 4) for measure in parsed}
+    found = {name: {ranking.question.id: 0.0 for ranking in judged} for name in measures}
+    parsed = {ir_measures.parse_measure(name): name for name in measures}
+    for value in ir_measures.iter_calc(list(parsed), qrels, run) if judged else ():
+        found[parsed[value.measure]][value.query_id] = float(value.value)
+    return found
 
 
 def in_top(rankings: Sequence[Ranking], k: int) -> tuple[int, int]:
@@ -112,23 +121,5 @@ def _has_best(question: Question, sources: Sequence[str]) -> bool:
 
 
 def contains_answer(answered: Answered) -> bool:
-    """Whether any of the answer strings stands in the answer; case, white space and %/percent, €/EUR/euros aside.
-
-    It must begin where a word or a number begins, and a number must end where it ends: "2 days" does not stand in "12 days".
-    """
-    text = normalised(answered.answer.answer)
-    return any(_stands_in(normalised(string), text) for string in answered.question.answers)
-
-
-def _stands_in(string: str, text: str) -> bool:
-    begin = r"(?<!\w)(?<!\d[.,])" if string[:1].isalnum() else ""
-    end = r"(?![.,]?\d)" if string[-1:].isdigit() else ""
-    return bool(string) and re.search(begin + re.escape(string) + end, text) is not None
-
-
-def normalised(text: str) -> str:
-    """Text as it is compared."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    folded = re.sub(r"\bper ?cent\b", "%", folded)
-    folded = re.sub(r"\beuros?\b|\beur\b|€", "eur", folded)
-    return " ".join(re.sub(r"[*_`|]", " ", folded).replace(" %", "%").split())
+    """Whether any of the answer strings stands in the answer; see `holds_any`."""
+    return holds_any(answered.answer.answer, answered.question.answers)

@@ -25,7 +25,7 @@ ONLY = {
     "transformers": {"corpus/embedders/sentence_transformer.py"},
     "httpcore": {"corpus/tunnel.py"},
     "certifi": {"corpus/tls.py"},
-    "httpx": {"corpus/egress.py"},
+    "httpx": {"corpus/egress.py", "evaluation/bench/bare.py"},
     "xllamacpp": {"app/llm/llamacpp_child.py"},
     "stamina": {"app/llm/provider.py"},
     "watchfiles": {"app/reload.py"},

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -102,50 +101,56 @@ FORMATS: dict[str, Format] = {
 }
 
 
-@asynccontextmanager
-async def bare_client(address: str, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of one server on this machine, with as many connections as it needs."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(
-        base_url=address, headers=headers, limits=limits, timeout=TIMEOUT_S, trust_env=False
-    ) as client:  # fmt: skip
-        yield client
+class BareClient:
+    """A client of one server on this machine, with as many connections as it needs. `key` is the service's bearer key."""
 
+    def __init__(self, address: str, key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._client = httpx.AsyncClient(
+            base_url=address, headers=headers, limits=limits, timeout=TIMEOUT_S, trust_env=False
+        )  # fmt: skip
 
-async def stream_bare(client: httpx.AsyncClient, wire: Format, tokens: int) -> Streamed:
-    """One answer of the LLM itself. Raises: BenchError where it is not so many tokens long."""
-    count, first, last = 0, 0.0, 0.0
-    cpu, began = time.process_time(), time.perf_counter()
-    async with client.stream("POST", wire.base + wire.path, headers=wire.headers, json=wire.body(tokens)) as response:
-        async for line in response.aiter_lines():
-            if line.startswith("data: {") and wire.text_of(json.loads(line[6:])):
-                last = time.perf_counter()
-                first = first or last
-                count += 1
-    took_s = time.perf_counter() - began
-    require_tokens("the bare client", count, tokens)
-    return Streamed(count, first - began, last - began, took_s, time.process_time() - cpu)
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
 
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.aclose()
 
-async def events_of_service(client: httpx.AsyncClient, question: str) -> AsyncGenerator[tuple[str, Any], None]:
-    """The events of a streamed answer of the service, by name. Raises: BenchError where there is no stream.
-
-    Consume it within `contextlib.aclosing`. A connection that breaks ends it.
-    """
-    name = ""
-    try:
-        async with client.stream("POST", "/v1/ask", json={"question": question, "stream": True}) as response:
-            if response.status_code != OK:
-                said = (await response.aread())[:300].decode(errors="replace")
-                raise BenchError(f"POST /v1/ask was answered with {response.status_code}, not {OK}: {said}")
+    async def stream(self, wire: Format, tokens: int) -> Streamed:
+        """One answer of the LLM itself. Raises: BenchError where it is not so many tokens long."""
+        count, first, last = 0, 0.0, 0.0
+        cpu, began = time.process_time(), time.perf_counter()
+        sent = self._client.stream("POST", wire.base + wire.path, headers=wire.headers, json=wire.body(tokens))
+        async with sent as response:
             async for line in response.aiter_lines():
-                if line.startswith("event: "):
-                    name = line[7:]
-                elif line.startswith("data: "):
-                    yield name, json.loads(line[6:])
-    except httpx.HTTPError:
-        return
+                if line.startswith("data: {") and wire.text_of(json.loads(line[6:])):
+                    last = time.perf_counter()
+                    first = first or last
+                    count += 1
+        took_s = time.perf_counter() - began
+        require_tokens("the bare client", count, tokens)
+        return Streamed(count, first - began, last - began, took_s, time.process_time() - cpu)
+
+    async def events(self, question: str) -> AsyncGenerator[tuple[str, Any], None]:
+        """The events of a streamed answer of the service, by name; fewer where the connection breaks.
+
+        Consume it within `contextlib.aclosing`. Raises: BenchError where there is no stream.
+        """
+        name = ""
+        try:
+            async with self._client.stream("POST", "/v1/ask", json={"question": question, "stream": True}) as response:
+                if response.status_code != OK:
+                    said = (await response.aread())[:300].decode(errors="replace")
+                    raise BenchError(f"POST /v1/ask was answered with {response.status_code}, not {OK}: {said}")
+                async for line in response.aiter_lines():
+                    if line.startswith("event: "):
+                        name = line[7:]
+                    elif line.startswith("data: "):
+                        yield name, json.loads(line[6:])
+        except httpx.HTTPError:
+            return  # what is missing then says enough
 
 
 def require_tokens(who: str, count: int, tokens: int) -> None:

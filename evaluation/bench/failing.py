@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 
-import httpx
 import structlog
 
-from evaluation.bench.bare import bare_client, events_of_service
+from evaluation.bench.bare import BareClient
 from evaluation.bench.children import RunningFake, free_port, running_fake_llm
 from evaluation.bench.figures import Aim, BenchError, Figure, percentile
 from evaluation.bench.generated import questions
@@ -22,18 +21,21 @@ PRIMARY, SPARE = "primary", "spare"
 STREAMS = 50
 ARRIVING_S = 2.0
 FIRST_TOKEN_S = 0.8
-KILLED_AFTER_S = 1.5
+STREAMED_BEFORE = 1 / 3
+"""The share of requests that must have a word before their LLM is killed; as many still wait for one then."""
+
+LOOK_EVERY_S, BEGIN_WITHIN_S = 0.005, 60
 WORDS, WORDS_PER_SECOND = 60, 20
 REFUSED_ROUNDS = 20
 NEVER, OPEN_S = 1_000_000, 600
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """One request: its text, and how it ended (`done`, `error`, or empty where the connection was cut)."""
+    """One request: its text, and how it ended (`done`, `error`, `refused`, or empty where the connection was cut)."""
 
-    text: str
-    ended: str
+    text: str = ""
+    ended: str = ""
 
     @property
     def failed_before_a_word(self) -> bool:
@@ -123,29 +125,29 @@ def refused_figures(name: str, pairs: Sequence[Pair], aim: Aim) -> list[Figure]:
 async def _kill_under_load(address: str, key: str | None, asked: Sequence[str], primary: RunningFake) -> list[Outcome]:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    async with bare_client(address, key) as client, asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(_ask_at(client, question, began + ARRIVING_S * number / len(asked)))
-            for number, question in enumerate(asked)
-        ]
-        await asyncio.sleep(KILLED_AFTER_S)
+    outcomes = [Outcome() for _ in asked]
+    async with BareClient(address, key) as client, asyncio.TaskGroup() as group:
+        for number, (question, outcome) in enumerate(zip(asked, outcomes, strict=True)):
+            group.create_task(_ask_at(client, question, began + ARRIVING_S * number / len(asked), outcome))
+        while sum(bool(outcome.text) for outcome in outcomes) < STREAMED_BEFORE * len(asked):
+            if loop.time() > began + BEGIN_WITHIN_S:
+                raise BenchError(f"too few of {len(asked)} streams began within {BEGIN_WITHIN_S} s; is the machine busy?")
+            await asyncio.sleep(LOOK_EVERY_S)
         primary.kill()
-    return [task.result() for task in tasks]
+    return outcomes
 
 
-async def _ask_at(client: httpx.AsyncClient, question: str, at: float) -> Outcome:
+async def _ask_at(client: BareClient, question: str, at: float, outcome: Outcome) -> None:
     await asyncio.sleep(at - asyncio.get_running_loop().time())
-    text, ended = "", ""
     try:
-        async with aclosing(events_of_service(client, question)) as events:
+        async with aclosing(client.events(question)) as events:
             async for name, event in events:
                 if name == "delta":
-                    text += event["text"]
+                    outcome.text += event["text"]
                 elif name in ("done", "error"):
-                    ended = name
+                    outcome.ended = name
     except BenchError:
-        ended = "refused"
-    return Outcome(text, ended)
+        outcome.ended = "refused"
 
 
 def _reply(name: str) -> str:

@@ -9,8 +9,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from app.answering.extractive import ExtractiveBackend
 from app.llm.backend import Delta, Prompt
 from app.llm.budgets import Spending
@@ -19,15 +17,7 @@ from app.llm.settings import LlmSettings
 from app.metrics import Metrics
 from corpus.settings import LabelSettings
 from corpus.types import Message, Vectors
-from evaluation.bench.bare import (
-    FORMATS,
-    QUESTION,
-    Streamed,
-    bare_client,
-    events_of_service,
-    require_tokens,
-    stream_bare,
-)
+from evaluation.bench.bare import FORMATS, QUESTION, BareClient, Streamed, require_tokens
 from evaluation.bench.children import RunningService, running_fake_llm
 from evaluation.bench.figures import Aim, BenchError, Figure, percentile
 from evaluation.bench.generated import questions
@@ -84,7 +74,7 @@ async def stream_gateway(gateway: Gateway, tokens: int) -> Streamed:
     return Streamed(count, first - began, last - began, took_s, time.process_time() - cpu)
 
 
-async def stream_service(client: httpx.AsyncClient, question: str, pid: int, tokens: int) -> Streamed:
+async def stream_service(client: BareClient, question: str, pid: int, tokens: int) -> Streamed:
     """One answer of the service; `cpu_s` is what its event loop computed between the first token and the last.
 
     Raises: BenchError where another provider answered than the fake.
@@ -92,7 +82,7 @@ async def stream_service(client: httpx.AsyncClient, question: str, pid: int, tok
     count, first, last, by = 0, 0.0, 0.0, ""
     cpu = cpu_end = 0.0
     began = time.perf_counter()
-    async with aclosing(events_of_service(client, question)) as events:
+    async with aclosing(client.events(question)) as events:
         async for name, event in events:
             if name == "delta":
                 last = time.perf_counter()
@@ -136,10 +126,10 @@ async def measure_overhead(
 
 async def _gateway_pairs(address: str, kind: str, tokens: int, count: int) -> list[Pair]:
     gateway = open_gateway({"default": PROVIDER, "providers": {PROVIDER: provider(address, kind)}})
-    async with bare_client(address) as client:
+    async with BareClient(address) as client:
         try:
             return await rounds(
-                lambda: stream_gateway(gateway, tokens), lambda: stream_bare(client, FORMATS[kind], tokens), count
+                lambda: stream_gateway(gateway, tokens), lambda: client.stream(FORMATS[kind], tokens), count
             )  # fmt: skip
         finally:
             await gateway.close()
@@ -167,7 +157,7 @@ def overhead_figures(kind: str, tokens: int, long: Sequence[Pair], short: Sequen
 
 def measure_service(options: Options, tokens: int = SERVICE_TOKENS, count: int = ROUNDS) -> list[Figure]:
     """The whole way of a token: POST /v1/ask in a process of its own, beside the bare client of the same fake LLM."""
-    with running_fake_llm(options.scratch, "--tokens", str(tokens)) as llm:
+    with running_fake_llm(options.scratch, "--reply", sentences(tokens)) as llm:
         providers = {PROVIDER: provider(llm.address)}
         with generated_service(options, {"default": PROVIDER, "providers": providers}) as service:
             options.say("streaming through the service and beside it")
@@ -176,14 +166,20 @@ def measure_service(options: Options, tokens: int = SERVICE_TOKENS, count: int =
     return service_figures(pairs)
 
 
+def sentences(words: int) -> str:
+    """So many words in sentences: the service looks at each sentence, and one that never ends is the dearest."""
+    said = (QUESTION.split() * (words // len(QUESTION.split()) + 1))[:words]
+    return " ".join(said)
+
+
 async def _service_pairs(
     service: RunningService, key: str | None, address: str, asked: Sequence[str], tokens: int
 ) -> list[Pair]:
     left = iter(asked)
-    async with bare_client(service.address, key) as ours, bare_client(address) as alone:
+    async with BareClient(service.address, key) as ours, BareClient(address) as alone:
         return await rounds(
             lambda: stream_service(ours, next(left), service.pid, tokens),
-            lambda: stream_bare(alone, FORMATS["openai"], tokens),
+            lambda: alone.stream(FORMATS["openai"], tokens),
             len(asked) - WARM_UP,
         )
 

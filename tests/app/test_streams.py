@@ -82,6 +82,75 @@ async def test_events_come_in_order_and_the_stream_ends() -> None:
     assert caller.messages[-1]["more_body"] is False
 
 
+async def test_events_that_are_ready_together_go_out_in_one_piece() -> None:
+    """Five tokens that arrive at once are one write, and none of them waits for what comes later."""
+
+    async def events() -> AsyncIterator[str]:
+        for number in range(6):
+            yield str(number)
+        await asyncio.sleep(0.05)
+        yield "later"
+
+    caller = Caller()
+    await _send(events(), caller)
+    assert [message["body"] for message in caller.messages[1:]] == [b"0\n", b"1\n2\n3\n4\n5\n", b"later\n", b""]
+
+
+async def test_an_answer_waits_for_a_reader_who_is_slow() -> None:
+    """While nothing can be sent, an answer without end gets a bounded number of events ahead and no further."""
+    made = 0
+
+    async def events() -> AsyncIterator[str]:
+        nonlocal made
+        while True:
+            made += 1
+            yield "a"
+
+    class Slow(Caller):
+        async def send(self, message: MutableMapping[str, Any]) -> None:
+            await super().send(message)
+            if len(self.messages) == 2:
+                await asyncio.sleep(0.05)
+                self.made_meanwhile = made
+                self.gone.set()
+
+    caller = Slow()
+    with pytest.raises(ClientDisconnect):
+        await asyncio.wait_for(_send(events(), caller), 5)
+    assert caller.made_meanwhile <= streams.AHEAD + 3
+
+
+async def test_hanging_up_amid_a_burst_is_noticed() -> None:
+    """A stream that is never silent ends with the next write after its caller has gone."""
+    seen: list[str] = []
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "a"
+        finally:
+            seen.append("closed")
+
+    caller = Caller(hang_up_after=3)
+    with pytest.raises(ClientDisconnect):
+        await asyncio.wait_for(_send(events(), caller), 5)
+    assert seen == ["closed"]
+    assert len(caller.messages) <= 5
+
+
+async def test_events_before_an_error_are_not_lost() -> None:
+    """What was ready when the answer failed is sent, and the error after it."""
+
+    async def events() -> AsyncIterator[str]:
+        for number in range(3):
+            yield str(number)
+        raise BackendFailed("local", 500)
+
+    caller = Caller()
+    await _send(events(), caller)
+    assert caller.body.startswith(b"0\n1\n2\nerror 502 ")
+
+
 async def test_an_error_after_the_first_event_is_the_last_event() -> None:
     """Our own error is told as its problem, any other as nothing but an internal error."""
 
@@ -158,6 +227,22 @@ async def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) 
     await _send(events(), caller)
     assert caller.body.startswith(b"a\n: ping\n\n")
     assert caller.body.endswith(b"b\n")
+
+
+async def test_a_stream_that_goes_on_is_not_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silence is counted from the last event: one that lasts 50 of 200 ms gets no comment, however often it comes."""
+    monkeypatch.setattr(streams, "PING_INTERVAL_S", 0.2)
+
+    async def events() -> AsyncIterator[str]:
+        for _ in range(6):
+            yield "a"
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.25)
+        yield "b"
+
+    caller = Caller()
+    await _send(events(), caller)
+    assert caller.body == b"a\n" * 6 + b": ping\n\nb\n"
 
 
 async def test_work_is_cancelled_when_the_caller_hangs_up() -> None:

@@ -1,0 +1,156 @@
+"""How sure a measured value is: 95 % intervals and paired tests. scipy computes, here stands what is resampled.
+
+What is drawn anew is whole conversations, since the turns of one are not independent; a question of none is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from evaluation.metrics import Pairs
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+RESAMPLES_OF_PERCENTILES = 1000
+PERMUTATIONS = 9999
+BATCH = 500
+"""Resamples held in memory at a time."""
+
+Interval = tuple[float, float]
+Floats = NDArray[np.float64]
+Clusters = NDArray[np.int64]
+"""Shapes: (questions,); the number of each question's conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The second value minus the first, its interval, and how likely one so large is where nothing differs."""
+
+    value: float
+    interval: Interval | None
+    p_value: float | None
+
+
+def clusters_of(names: Sequence[str]) -> Clusters:
+    """The numbers of conversations by their names."""
+    return np.unique(np.array(names, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+
+
+def ratio(pairs: Pairs) -> float | None:
+    """The value of a metric; None where nothing was measured."""
+    above, below = pairs.sum(axis=0)
+    return float(above / below) if below else None
+
+
+def interval(pairs: Pairs, clusters: Clusters, *, is_share: bool, seed: int) -> Interval | None:
+    """The interval of a ratio; None where there are fewer than two conversations to draw from.
+
+    Source: the bootstrap over clusters, percentiles (Efron and Tibshirani 1993); where every conversation is all right or all
+    wrong it would be a point, so shares of equal weight, and shares of 0 and 1, have Wilson's score interval.
+    """
+    sums = _by_cluster(pairs, clusters)
+    sums = sums[sums[:, 1] > 0]
+    if len(sums) < 2:
+        return None
+    if is_share:
+        ratios = sums[:, 0] / sums[:, 1]
+        is_binary = bool(np.isin(ratios, (0.0, 1.0)).all())
+        if is_binary and (np.ptp(ratios) == 0 or np.ptp(sums[:, 1]) == 0):
+            found = stats.binomtest(round(ratios.sum()), len(ratios)).proportion_ci(CONFIDENCE, method="wilson")
+            return float(found.low), float(found.high)
+    return _bootstrap((sums[:, 0], sums[:, 1]), _ratio_of_sums, seed, RESAMPLES)
+
+
+def percentile_interval(values: Floats, percent: float, seed: int) -> Interval | None:
+    """The interval of a percentile. Times of one conversation are taken for independent: they are of the machine."""
+    return _bootstrap((values,), lambda drawn, axis: np.percentile(drawn, percent, axis=axis), seed, RESAMPLES_OF_PERCENTILES)
+
+
+def statistic_interval(statistic: Callable[[NDArray[np.int64]], float], clusters: Clusters, seed: int) -> Interval | None:
+    """The interval of a number that is computed from all questions at once. `statistic` gets the rows drawn; it may be NaN."""
+    members = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
+    if len(members) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = [
+        statistic(np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]))
+        for _ in range(RESAMPLES_OF_PERCENTILES)
+    ]
+    known = np.array([value for value in drawn if not np.isnan(value)])
+    return _ends(np.percentile(known, [2.5, 97.5])) if len(known) > RESAMPLES_OF_PERCENTILES // 2 else None
+
+
+def difference(first: Pairs, second: Pairs, clusters: Clusters, seed: int) -> Difference | None:
+    """How two runs over the same questions differ in a ratio; None where one of them has no value.
+
+    The test asks how often a difference so large comes of exchanging the runs, conversation by conversation.
+    """
+    a, b = ratio(first), ratio(second)
+    if a is None or b is None:
+        return None
+    sums = np.hstack([_by_cluster(first, clusters), _by_cluster(second, clusters)])
+    sums = sums[(sums[:, 1] > 0) | (sums[:, 3] > 0)]
+    if len(sums) < 2:
+        return Difference(b - a, None, None)
+
+    def differ(above_a: Floats, below_a: Floats, above_b: Floats, below_b: Floats, axis: int) -> Floats:
+        return _ratio_of_sums(above_b, below_b, axis) - _ratio_of_sums(above_a, below_a, axis)
+
+    found = _bootstrap(tuple(sums.T), differ, seed, RESAMPLES)
+    # Rows of both runs, one behind the other: what is permuted are their numbers, so that both sums of a row stay together.
+    above, below = np.concatenate([sums[:, 0], sums[:, 2]]), np.concatenate([sums[:, 1], sums[:, 3]])
+
+    def permuted(rows_a: NDArray[np.int64], rows_b: NDArray[np.int64], axis: int) -> Floats:
+        return _ratio_of_sums(above[rows_b], below[rows_b], axis) - _ratio_of_sums(above[rows_a], below[rows_a], axis)
+
+    rows = np.arange(len(sums))
+    return Difference(b - a, found, _permute((rows, rows + len(sums)), permuted, seed, PERMUTATIONS))
+
+
+def percentile_difference(first: Floats, second: Floats, percent: float, seed: int) -> Difference:
+    """How two runs over the same questions differ in a percentile of their times."""
+
+    def differ(a: Floats, b: Floats, axis: int) -> Floats:
+        return np.asarray(np.percentile(b, percent, axis=axis) - np.percentile(a, percent, axis=axis))
+
+    value = float(differ(first, second, 0))
+    found = _bootstrap((first, second), differ, seed, RESAMPLES_OF_PERCENTILES)
+    p_value = _permute((first, second), differ, seed, RESAMPLES_OF_PERCENTILES) if len(first) > 1 else None
+    return Difference(value, found, p_value)
+
+
+def _by_cluster(pairs: Pairs, clusters: Clusters) -> Pairs:
+    return np.column_stack([np.bincount(clusters, weights=pairs[:, column]) for column in (0, 1)])
+
+
+def _ratio_of_sums(above: Floats, below: Floats, axis: int) -> Floats:
+    """Nothing over nothing is 0: a run that abstains nowhere has no precision to be proud of."""
+    total = below.sum(axis=axis)
+    return np.asarray(np.divide(above.sum(axis=axis), total, out=np.zeros_like(total, dtype=np.float64), where=total > 0))
+
+
+def _bootstrap(data: tuple[Floats, ...], statistic: Callable[..., Floats], seed: int, resamples: int) -> Interval | None:
+    if len(data[0]) < 2:
+        return None
+    found = stats.bootstrap(
+        data, statistic, paired=True, vectorized=True, method="percentile", confidence_level=CONFIDENCE,
+        n_resamples=resamples, batch=BATCH, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return _ends((found.confidence_interval.low, found.confidence_interval.high))
+
+
+def _permute(data: tuple[NDArray[np.int64] | Floats, ...], statistic: Callable[..., Floats], seed: int, count: int) -> float:
+    found = stats.permutation_test(
+        data, statistic, permutation_type="samples", vectorized=True, n_resamples=count, batch=BATCH,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+def _ends(ends: Sequence[float] | Floats) -> Interval:
+    return float(ends[0]), float(ends[1])

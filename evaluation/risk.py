@@ -1,0 +1,115 @@
+"""Knowing when there is none: how much goes wrong, if only the questions with the most confidence are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from evaluation.intervals import Interval, clusters_of, statistic_interval
+from evaluation.run import Outcome
+
+CONFIDENCE = "cosine of the nearest passage"
+"""What stands for confidence, in words."""
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Answering all questions with at least this confidence: the share of all that is, and the share of those that is wrong."""
+
+    confidence: float
+    coverage: float
+    risk: float
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCurve:
+    """The curve over the questions that should be answered and those that should not.
+
+    A question counts as wrong where it has no answer, or where none of the first k documents is gold of the highest relevance:
+    that is known of a question that got no answer, too. `at_work` is where the service itself stood, if it answered.
+    """
+
+    points: tuple[Point, ...]
+    area: float
+    area_interval: Interval | None
+    auc: float | None
+    auc_interval: Interval | None
+    at_work: Point | None
+    questions: int
+
+
+def confidence_of(outcome: Outcome) -> float:
+    """How sure the service is that the documents hold an answer; see CONFIDENCE."""
+    return outcome.nearness
+
+
+def risk_curve(outcomes: Sequence[Outcome], k: int, seed: int) -> RiskCurve | None:
+    """The curve; None where no question has gold, since nothing could be right then."""
+    judged = [outcome for outcome in outcomes if outcome.question.expected != "either"]
+    judged = [o for o in judged if o.question.is_answerable or o.question.expected == "abstention"]
+    if not any(outcome.question.is_answerable for outcome in judged):
+        return None
+    confidence = np.array([confidence_of(outcome) for outcome in judged])
+    answerable = np.array([outcome.question.is_answerable for outcome in judged])
+    right = np.array([_is_right(outcome, k) for outcome in judged])
+    clusters = clusters_of([outcome.question.cluster for outcome in judged])
+    auc = area_under_roc(confidence, answerable)
+    return RiskCurve(
+        points=tuple(curve(confidence, right)),
+        area=area_under_risk(confidence, right),
+        area_interval=statistic_interval(lambda rows: area_under_risk(confidence[rows], right[rows]), clusters, seed),
+        auc=None if np.isnan(auc) else auc,
+        auc_interval=None
+        if np.isnan(auc)
+        else statistic_interval(lambda rows: area_under_roc(confidence[rows], answerable[rows]), clusters, seed),
+        at_work=_at_work(judged, right),
+        questions=len(judged),
+    )
+
+
+def _is_right(outcome: Outcome, k: int) -> bool:
+    return bool({found.name for found in outcome.found[:k]} & outcome.question.best_gold)
+
+
+def curve(confidence: Floats, right: Flags) -> list[Point]:
+    """The points of the curve, from the most confidence to the least; questions of equal confidence are one step."""
+    order = np.argsort(-confidence, kind="stable")
+    values, wrong = confidence[order], np.cumsum(~right[order])
+    last = np.flatnonzero(np.append(np.diff(values) != 0, True))
+    return [Point(float(values[i]), (int(i) + 1) / len(order), float(wrong[i]) / (int(i) + 1)) for i in last]
+
+
+def area_under_risk(confidence: Floats, right: Flags) -> float:
+    """The mean risk over all coverages: 0 is perfect, and without any order it is the share of wrong ones.
+
+    Source: the AURC of Geifman, Uziel and El-Yaniv 2019. Questions of equal confidence share their risk.
+    """
+    points = curve(confidence, right)
+    coverages = np.diff([0.0, *(point.coverage for point in points)])
+    return float(np.sum(coverages * [point.risk for point in points]))
+
+
+def area_under_roc(confidence: Floats, answerable: Flags) -> float:
+    """How often an answerable question has more confidence than another; NaN where all are of one kind."""
+    positive, negative = confidence[answerable], confidence[~answerable]
+    if len(positive) == 0 or len(negative) == 0:
+        return float("nan")
+    ranks = stats.rankdata(np.concatenate([positive, negative]))
+    return float((ranks[: len(positive)].sum() / len(positive) - (len(positive) + 1) / 2) / len(negative))
+
+
+def _at_work(outcomes: Sequence[Outcome], right: Flags) -> Point | None:
+    if any(outcome.answer is None for outcome in outcomes):
+        return None
+    answered = np.array([outcome.answer is not None and not outcome.answer.abstained for outcome in outcomes])
+    if not answered.any():
+        return None
+    lowest = min(confidence_of(outcome) for outcome, given in zip(outcomes, answered, strict=True) if given)
+    return Point(lowest, float(answered.mean()), float((~right[answered]).mean()))
