@@ -11,16 +11,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from watchfiles import Change, awatch
 
+from app.logs import error_fields
 from app.services import Services
 from app.settings import LIVE, ServiceSettings
 from corpus.errors import ConfigError
 
 DEBOUNCE_MS = 200
 """An editor writes a file in several steps; they count as one change."""
+
+WATCH_AGAIN_S = 5.0
+"""Seconds until files are watched again after watching them failed."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -65,7 +72,9 @@ class Current:
             self._retire(old)
 
     def _retire(self, services: Services) -> None:
-        closing = asyncio.create_task(services.gateway.close(kept_by=self.services.gateway))
+        # One that is older still may be at work, with providers that it shares with this one.
+        in_use = [each.gateway for each in (self.services, *self._leases)]
+        closing = asyncio.create_task(services.gateway.close(kept_by=in_use))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -83,32 +92,63 @@ class Reloader:
 
     def __init__(self, current: Current, origin: Origin) -> None:
         self._current, self._origin = current, origin
+        self._one_at_a_time = asyncio.Lock()
+        self._wanted: ServiceSettings | None = None
+        self._watched: set[Path] = set()
+        self._moved = asyncio.Event()
         self.problem: str | None = None
         self.needs_restart: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            files = self._files()
-            names = {path.name for path in files}
-            folders = {path.parent for path in files}
+            try:
+                await self._watch()
+            except Exception as error:  # noqa: BLE001 - the watcher's boundary: a folder that is gone must not end it
+                _log.error("watching the configuration failed", action="watch_failed", **error_fields(error))
+                await asyncio.sleep(WATCH_AGAIN_S)
 
-            def concerns(_change: Change, path: str, names: set[str] = names) -> bool:
-                # A mounted ConfigMap is swapped by a link beside its files, whose name begins with two dots.
-                name = Path(path).name
-                return name in names or name.startswith("..")
+    async def _watch(self) -> None:
+        """Watch for as long as the files are the same."""
+        self._watched = self._files()
+        names = {path.name for path in self._watched}
+        self._moved.clear()
 
-            async for _ in awatch(*folders, watch_filter=concerns, debounce=DEBOUNCE_MS, step=50, recursive=False):
-                with suppress(ConfigError):
-                    await self.reload()
-                if {path.parent for path in self._files()} != folders:
-                    break
+        def concerns(_change: Change, path: str) -> bool:
+            # A mounted ConfigMap is swapped by a link beside its files, whose name begins with two dots.
+            name = Path(path).name
+            return name in names or name.startswith("..")
+
+        async with asyncio.TaskGroup() as tasks:
+            # It begins once the folders are watched, and sees what changed before.
+            tasks.create_task(self._look())
+            async for _ in awatch(
+                *{path.parent for path in self._watched},
+                watch_filter=concerns,
+                debounce=DEBOUNCE_MS,
+                step=50,
+                stop_event=self._moved,
+                recursive=False,
+            ):
+                await self._look()
+
+    async def _look(self) -> None:
+        with suppress(ConfigError):  # told by `reload`
+            await self.reload()
 
     async def reload(self) -> None:
         """Read the configuration and put it in force if it is another. Raises: ConfigError; then nothing has changed."""
+        async with self._one_at_a_time:
+            try:
+                await self._reload()
+            finally:
+                if self._files() != self._watched:
+                    self._moved.set()
+
+    async def _reload(self) -> None:
         process = self._current.services.process
         try:
-            wanted = await process.compute(self._origin.load)
+            self._wanted = wanted = await process.compute(self._origin.load)
             settings = self._current.services.settings
             self.needs_restart = tuple(
                 name
@@ -135,15 +175,15 @@ class Reloader:
         return "applied"
 
     def _files(self) -> set[Path]:
-        """The files whose change concerns us."""
-        settings = self._current.services.settings
+        """The files whose change concerns us: of what is in force, and of what was read last and perhaps refused."""
         found: list[Path] = [self._origin.file]
-        if settings.prompt.folder is not None:
-            found += [settings.prompt.folder / name for name in ("system.txt", "passages.txt", "rewrite.txt")]
-        for provider in settings.llm.providers.values():
-            found += _given(provider.api_key_file, provider.ca_file, provider.chat_template)
+        for settings in _given(self._current.services.settings, self._wanted):
+            if settings.prompt.folder is not None:
+                found += [settings.prompt.folder / name for name in ("system.txt", "passages.txt", "rewrite.txt")]
+            for provider in settings.llm.providers.values():
+                found += _given(provider.api_key_file, provider.ca_file, provider.chat_template)
         return {path.absolute() for path in found if path.parent.is_dir()}
 
 
-def _given(*paths: Path | None) -> Iterable[Path]:
-    return (path for path in paths if path is not None)
+def _given(*values: T | None) -> Iterable[T]:
+    return (value for value in values if value is not None)

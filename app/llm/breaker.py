@@ -42,7 +42,10 @@ class Breaker:
         return self.phase == "open" or (self.phase == "half_open" and self._probing)
 
     def enter(self) -> int | None:
-        """The ticket of a call that may go out, None for one that may not. It must end in `succeeded`, `failed` or `abandoned`."""
+        """The ticket of a call that may go out, None for one that may not.
+
+        Whoever got one ends in `succeeded`, `failed` or `abandoned`.
+        """
         if self.refuses:
             return None
         self._probing = self.phase == "half_open"

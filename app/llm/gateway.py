@@ -18,7 +18,7 @@ from app.llm.backend import Backend, Delta, Finished, Prompt, Usage
 from app.llm.budgets import Budgets, Spending, Totals
 from app.llm.clearance import clearance_of, is_cleared
 from app.llm.cost import Spent, priced
-from app.llm.provider import Provider, digest_of_files, extractive_provider, open_provider
+from app.llm.provider import Provider, Work, digest_of_files, extractive_provider, open_provider
 from app.llm.routes import Asked, Chosen, Routes, Signals
 from app.llm.settings import EXTRACTIVE, LlmSettings
 from app.llm.wire import BYTES_PER_TOKEN, estimate_prompt_tokens
@@ -36,6 +36,7 @@ from corpus.errors import (
     BackendUnreachable,
     BackendWordless,
     BudgetSpent,
+    ConfigError,
     EgressRefused,
     Invalid,
     NotCleared,
@@ -126,8 +127,13 @@ class Gateway:
     ) -> None:
         """With `previous`, providers whose settings are the same go on as they are: their queues, breakers and processes.
 
-        Raises: ConfigError, of a provider's clearance or certificate file.
+        Raises: ConfigError, of a provider's name, clearance or certificate file.
         """
+        if FIXED in settings.providers:
+            # By that name an answer is known to rest on no document, and so to have no label.
+            raise ConfigError(
+                f"llm.providers may not hold {FIXED!r}, which is what fixed answers are called; name it otherwise"
+            )
         self._settings, self._labels = settings, labels
         self._spending, self._metrics = spending, metrics
         self._routes = Routes(settings)
@@ -276,13 +282,13 @@ class Gateway:
         """What is used of each budget, as metrics."""
         self._metrics.show_budgets(self._budgets.levels())
 
-    async def close(self, kept_by: Gateway | None = None) -> None:
-        """Close the providers, but for those that a newer gateway goes on with."""
-        kept = [] if kept_by is None else list(kept_by._providers.values())
+    async def close(self, kept_by: Sequence[Gateway] = ()) -> None:
+        """Close the providers, but for those that other gateways go on with."""
+        kept = [provider for gateway in kept_by for provider in gateway._providers.values()]
         for provider in self._providers.values():
             if not any(provider is other for other in kept):
                 await provider.close()
-        if kept_by is None:
+        if not kept_by:
             await self._extractive.close()
 
     def _plan(self, prompt: Prompt, asker: Asker, chosen: Chosen | None = None) -> Plan:
@@ -340,10 +346,10 @@ class Gateway:
 
     async def _call(self, provider: Provider, prompt: Prompt, asker: Asker) -> AsyncGenerator[Delta | Finished, None]:
         """One provider's answer, with what it cost. However it ends, what it used is noted."""
-        async with provider.answering(prompt) as stream:
-            usage: Usage | None = None
-            characters = 0
-            try:
+        usage: Usage | None = None
+        work, characters = Work(), 0
+        try:
+            async with provider.answering(prompt, work) as stream:
                 async for event in stream:
                     if isinstance(event, Finished):
                         usage = priced(event.usage, provider.name, self._settings)
@@ -351,9 +357,9 @@ class Gateway:
                     else:
                         characters += len(event.text)
                     yield event
-            finally:
-                if provider is not self._extractive:
-                    self._count(provider, asker, usage or self._estimated(provider, prompt, characters))
+        finally:
+            if work.begun and provider is not self._extractive:
+                self._count(provider, asker, usage or self._estimated(provider, prompt, characters))
 
     def _estimate(self, prompt: Prompt, chain: Sequence[str]) -> Totals:
         """What the call takes at most, about: by the dearest of the chain."""

@@ -55,6 +55,13 @@ _log = structlog.get_logger("archivist.llm")
 
 
 @dataclass(slots=True)
+class Work:
+    """What one call meant to the provider: whether it may have worked on it, and will want to be paid, whatever came of it."""
+
+    begun: bool = False
+
+
+@dataclass(slots=True)
 class Provider:
     """A provider that is called. It outlives a reload of the configuration that leaves its settings as they are.
 
@@ -84,8 +91,8 @@ class Provider:
         return self.problem is not None or self.last_failure is not None
 
     @asynccontextmanager
-    async def answering(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
-        """A place, then the call, tried again while nothing has arrived; leaving the block ends it.
+    async def answering(self, prompt: Prompt, work: Work) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        """A place, then the call, tried again while nothing has arrived; leaving the block ends it. Keeps `work` up to date.
 
         Raises: Overloaded (the queue is full), a BackendError, EgressRefused.
         """
@@ -95,25 +102,27 @@ class Provider:
         queue_s = self.settings.queue_timeout_s if self.settings else EXTRACTIVE_QUEUE_S
         if prompt.deadline is not None:
             queue_s = min(queue_s, max(0.0, prompt.deadline - loop.time()))
+            if queue_s == 0 and self.settings is not None:
+                raise BackendTimeout(self.name, "total", 0.0)  # others took the time, so nothing is held against this one
         try:
             await self.places.take(f"LLM provider {self.name!r}", queue_s)
         except TimeoutError as error:
             raise BackendTimeout(self.name, "queue", queue_s) from error
         began = loop.time()
         try:
-            async with self._entered(prompt) as stream:
+            async with self._entered(prompt, work) as stream:
                 yield stream
         finally:
             self.places.give(loop.time() - began)
 
     @asynccontextmanager
-    async def _entered(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+    async def _entered(self, prompt: Prompt, work: Work) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
         ticket = self.breaker.enter()
         if ticket is None:
             raise self._left_alone()
         began = asyncio.get_running_loop().time()
         try:
-            first, rest = await self._begin(prompt)
+            first, rest = await self._begin(prompt, work)
             self.breaker.began(ticket)
             self.metrics.observe_first_token(self.name, asyncio.get_running_loop().time() - began)
             async with aclosing(rest), aclosing(self._all(first, rest, ticket)) as events:
@@ -124,7 +133,7 @@ class Provider:
         finally:
             self.breaker.abandoned(ticket)
 
-    async def _begin(self, prompt: Prompt) -> tuple[Delta | Finished, Events]:
+    async def _begin(self, prompt: Prompt, work: Work) -> tuple[Delta | Finished, Events]:
         attempts = 1 + (self.settings.retries if self.settings else 0)
 
         def wait_s(error: Exception) -> float | bool:
@@ -147,9 +156,11 @@ class Provider:
                 )
             with attempt:
                 events = self.backend.stream(prompt)
+                work.begun = True
                 try:
                     return await anext(events), events
-                except BaseException:
+                except BaseException as error:
+                    work.begun = _was_worked_on(error)
                     await events.aclose()
                     raise
         raise AssertionError("the last attempt either returns or raises")
@@ -255,6 +266,17 @@ def extractive_provider(backend: Backend, metrics: Metrics, previous: Provider |
     """The built-in backend, which never fails; its queue goes on from one configuration to the next."""
     places = previous.places if previous is not None else Places(EXTRACTIVE_CONCURRENT, EXTRACTIVE_QUEUED)
     return Provider(EXTRACTIVE, None, backend, places, Breaker(1, 1.0), metrics)
+
+
+def _was_worked_on(error: BaseException) -> bool:
+    """Whether a provider that sent no word may have computed: it was too slow, its words were withheld, or its caller left."""
+    match error:
+        case BackendTimeout(stage=stage):
+            return stage in ("first_token", "total")
+        case BackendWordless():
+            return True
+        case _:
+            return not isinstance(error, Exception)
 
 
 def _retry_wait_s(error: Exception) -> float | Literal[False]:
