@@ -106,6 +106,8 @@ def problem_of(error: errors.ArchivistError) -> Problem:
             detail = f"{detail} (provider {error.provider!r})"
         case errors.BackendRateLimited():
             headers["Retry-After"] = str(max(1, ceil(error.retry_after_s or 1)))
+        case errors.BackendTimeout():
+            detail = f"{detail} ({error.waited_for} within {error.waited_s:.3g} s, provider {error.provider!r})"
         case errors.BackendRejected():
             detail = f"{detail} with HTTP {error.status} (provider {error.provider!r})"
         case errors.BackendError():

@@ -73,7 +73,7 @@ class RunningFake:
 def running_fake_llm(behaviour: FakeBehaviour | None = None, record_path: Path | None = None) -> Iterator[RunningFake]:
     """The fake LLM on a free loopback port, in a thread of this process."""
     app = create_fake_llm(behaviour, record_path)
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         config = uvicorn.Config(app, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
@@ -92,7 +92,7 @@ def running_fake_llm(behaviour: FakeBehaviour | None = None, record_path: Path |
 @contextmanager
 def unanswering_port() -> Iterator[int]:
     """A loopback port that takes connections on which nothing is ever read or answered, so that TLS hangs too."""
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         with silent_listener(listener, connects=True):
             yield int(listener.getsockname()[1])
@@ -101,7 +101,7 @@ def unanswering_port() -> Iterator[int]:
 @contextmanager
 def unconnectable_port() -> Iterator[int]:
     """A loopback port at which a connection is neither made nor refused."""
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         with silent_listener(listener, connects=False):
             yield int(listener.getsockname()[1])

@@ -19,8 +19,8 @@ from app.answering.rewrite import understand_question
 from app.answering.signals import coverage
 from app.answering.types import Answer, Ask, Grounding, Sources
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from app.llm.gateway import FIXED, Asker, Route
-from app.llm.settings import EXTRACTIVE
+from app.llm.gateway import Asker, Route
+from app.llm.settings import EXTRACTIVE, FIXED
 from app.state.conversations import new_id
 from app.state.messages import PartialAnswer, Status
 from corpus.search import Scope
@@ -49,6 +49,13 @@ class _Progress:
     snapshot: str = ""
     passages: tuple[Passage, ...] = ()
     status: Status = "cancelled"
+    is_paid: bool = False
+
+    async def note_spending(self, services: Services) -> None:
+        """Write what the calls cost, once."""
+        if self.asker.spent and not self.is_paid:
+            self.is_paid = True
+            await services.compute(services.state.add_spending, self.asker.spent)
 
     def note(self, stage: str, since: float) -> None:
         self.timings[stage] = round((time.perf_counter() - since) * 1000, 2)
@@ -71,15 +78,15 @@ async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator
                 async for event in events:
                     if isinstance(event, Answer):
                         progress.status = "complete"
+                        await progress.note_spending(services)
                         event = await _stored(services, caller, ask, recalled, event)
-                        await _note_spending(services, progress.asker)
                     yield event
         except Exception:
             progress.status = "failed"
             raise
         finally:
+            await progress.note_spending(services)
             if progress.status != "complete":
-                await _note_spending(services, progress.asker)
                 await _store_partial(services, caller, ask, recalled, progress)
 
 
@@ -127,7 +134,7 @@ async def _events(
         rarity=weights,
         rests_on=tuple(
             dict.fromkeys(
-                [*(p.chunk_id for p in passages), *(p.chunk_id for p in recalled.inherited if built.history)],
+                [*(p.chunk_id for p in passages), *(p.chunk_id for p in recalled.inherited if built.history and p.chunk_id)],
             )
         ),
     )
@@ -234,11 +241,6 @@ async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recall
         return named
 
     return await services.compute(write)
-
-
-async def _note_spending(services: Services, asker: Asker) -> None:
-    if asker.spent:
-        await services.compute(services.state.add_spending, asker.spent)
 
 
 async def _store_partial(services: Services, caller: Caller, ask: Ask, recalled: Recalled, progress: _Progress) -> None:

@@ -65,12 +65,15 @@ def _of_messages(services: Services, caller: Caller, messages: Sequence[Message]
         if message.role != "assistant":
             continue
         passages = services.given.recall(message.content)
-        # What an answer was labelled when it was given counts, also where its documents are gone.
-        labels += [p.label for p in passages or ()]
-        today = {} if passages is None else snapshot.store.labels([p.document_id for p in passages], caller.groups)
-        if passages is None or any(p.document_id not in today for p in passages):
-            labels += snapshot.store.labels_visible(caller.groups)
-            continue
+        if passages is None:
+            # It could rest on anything that its caller may see, and so could all that is written with it in view.
+            highest = services.settings.labels.highest(snapshot.store.labels_visible(caller.groups))
+            passages = (StoredPassage("", "", "", highest),)
         used += passages
+        # What an answer was labelled when it was given counts, also where its documents are gone.
+        labels += [p.label for p in passages]
+        today = snapshot.store.labels([p.document_id for p in passages], caller.groups)
         labels += today.values()
+        if any(p.document_id not in today for p in passages):
+            labels += snapshot.store.labels_visible(caller.groups)
     return Recalled(None, tuple(messages), services.settings.labels.highest(labels), tuple(dict.fromkeys(used)))

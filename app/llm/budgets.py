@@ -153,6 +153,8 @@ class Budgets:
         refusing: list[BudgetSettings] = []
         cheaper: list[BudgetSettings] = []
         for budget in self._settings:
+            if budget.max_usd is not None and estimate.usd == 0:
+                continue  # what costs nothing is not kept from anybody by money
             share = self._share(budget, owner)
             if self._is_spent(budget, owner, estimate):
                 (cheaper if budget.then else refusing).append(budget)
@@ -175,8 +177,6 @@ class Budgets:
         return {budget.name: self._share(budget, None) for budget in self._settings if budget.per == "service"}
 
     def _is_spent(self, budget: BudgetSettings, owner: str, estimate: Totals) -> bool:
-        if budget.max_usd is not None and estimate.usd == 0:
-            return False  # what costs nothing is not kept from anybody by money
         used = self._used(budget, owner)
         wanted = _counted(budget, used + estimate)
         return _counted(budget, used) >= _limit(budget) or wanted > _limit(budget)

@@ -20,7 +20,7 @@ from app.llm.clearance import clearance_of, is_cleared
 from app.llm.cost import Spent, priced
 from app.llm.provider import Provider, Work, digest_of_files, extractive_provider, open_provider
 from app.llm.routes import Asked, Chosen, Routes, Signals
-from app.llm.settings import EXTRACTIVE, LlmSettings
+from app.llm.settings import EXTRACTIVE, FIXED, LlmSettings
 from app.llm.wire import BYTES_PER_TOKEN, estimate_prompt_tokens
 from app.metrics import Metrics
 from corpus.errors import (
@@ -36,16 +36,12 @@ from corpus.errors import (
     BackendUnreachable,
     BackendWordless,
     BudgetSpent,
-    ConfigError,
     EgressRefused,
     Invalid,
     NotCleared,
     Overloaded,
 )
 from corpus.settings import LabelSettings
-
-FIXED = "fixed"
-"""The provider's name where a rule has a fixed answer."""
 
 REQUESTED, DEFAULT = "chosen by the caller", "the default provider"
 
@@ -127,13 +123,8 @@ class Gateway:
     ) -> None:
         """With `previous`, providers whose settings are the same go on as they are: their queues, breakers and processes.
 
-        Raises: ConfigError, of a provider's name, clearance or certificate file.
+        Raises: ConfigError, of a provider's clearance or certificate file.
         """
-        if FIXED in settings.providers:
-            # By that name an answer is known to rest on no document, and so to have no label.
-            raise ConfigError(
-                f"llm.providers may not hold {FIXED!r}, which is what fixed answers are called; name it otherwise"
-            )
         self._settings, self._labels = settings, labels
         self._spending, self._metrics = spending, metrics
         self._routes = Routes(settings)

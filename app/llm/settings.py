@@ -18,6 +18,9 @@ from corpus.settings import Settings
 EXTRACTIVE = "extractive"
 """The built-in backend's name, in configuration and requests."""
 
+FIXED = "fixed"
+"""Who answers, in responses, where a rule has a fixed answer. It rests on no document, so no provider may have the name."""
+
 Kind = Literal["openai", "anthropic", "google", "llamacpp"]
 
 LLAMACPP_CONTEXT_TOKENS = 4096
@@ -305,8 +308,9 @@ class LlmSettings(Settings):
 
     @model_validator(mode="after")
     def _names_exist(self) -> LlmSettings:
-        if EXTRACTIVE in self.providers:
-            raise ValueError("llm.providers may not redefine 'extractive', which is built in")
+        for name in (EXTRACTIVE, FIXED):
+            if name in self.providers:
+                raise ValueError(f"llm.providers may not redefine {name!r}, which is built in; choose another name")
         self._require("llm.default", (self.default,))
         self._require("llm.fallbacks", self.fallbacks)
         for what, sections in (("routes", self.routes), ("budgets", self.budgets)):

@@ -103,7 +103,7 @@ async def running(settings: ServiceSettings) -> AsyncIterator[ServiceClient]:
 def listening(settings: ServiceSettings) -> Iterator[str]:
     """The service on a free loopback port, in a thread of this process; the address."""
     app = create_app(settings, composed(settings))
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)
         server = uvicorn.Server(server_config(app, settings.server))

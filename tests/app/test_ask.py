@@ -48,7 +48,13 @@ async def test_an_answer_cites_the_exact_words_of_a_document(client: ServiceClie
     assert "30 days" in body["answer"]
     assert body["abstained"] is False
     assert body["provider"] == "extractive"
-    assert body["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0, "cached_tokens": 0, "estimated": False}
+    assert body["usage"] == {
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "cost_usd": 0.0,
+        "cached_tokens": 0,
+        "estimated": False,
+    }
     assert set(body["timings_ms"]) == {"history", "embed", "search", "prompt", "first_token", "generate", "total"}
     citation = body["citations"][0]
     assert citation["source"] == "policies/travel.md"

@@ -159,6 +159,8 @@ class Conversation:
         text = answer["answer"]
         if self.chance.random() < 0.2:
             text = text[: len(text) // 2] + self.chance.choice(("", " and so on"))  # a client that edits what it was told
+        if self.chance.random() < 0.3:
+            self.messages.clear()  # a client that sends the newest turn alone
         self.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
 
 

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from app.answering.extractive import ExtractiveBackend
 from app.llm import provider as provider_module
-from app.llm.budgets import Spending
 from app.llm.fake.behaviour import FakeBehaviour
-from app.llm.gateway import Gateway
 from app.llm.settings import LlmSettings, ProviderSettings
-from app.metrics import Metrics
 from archivist.settings import load_settings
 from corpus.egress import Egress
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ConfigError
-from corpus.settings import LabelSettings
-from corpus.types import Vectors
 from ingest import job
 from tests.app.labelled import Labelled, Providers, corpus_rules, labelled, running_providers, write
 from tests.app.serving import ServiceClient, running, settings_of
@@ -220,12 +215,20 @@ async def test_f3_a_stateless_conversation_stays_confidential_also_where_its_ans
     assert nobody_else_was_asked(providers)
 
 
+@pytest.mark.parametrize("change", ["nothing", "edited", "document_gone"])
 async def test_f3_an_answer_stays_confidential_without_the_answers_before_it(
-    client: ServiceClient, providers: Providers
+    client: ServiceClient, providers: Providers, root: Path, run: Run, change: str
 ) -> None:
-    """What was written with a confidential answer in view may repeat it: sent back alone, it keeps the label."""
+    """What was written with a confidential answer in view may repeat it: sent back alone, it keeps the label, also where
+    the answer before it was edited, or its document is gone.
+    """
     first = await ask(client, CONFIDENTIAL, messages=[])
-    said = [{"role": "user", "content": CONFIDENTIAL}, {"role": "assistant", "content": first["answer"]}]
+    before = f"{first['answer']} Thank you." if change == "edited" else first["answer"]
+    said = [{"role": "user", "content": CONFIDENTIAL}, {"role": "assistant", "content": before}]
+    if change == "document_gone":
+        (root / "documents" / "confidential" / "takeover.md").unlink()
+        run(job_settings(root / "data", root / "documents", rules=corpus_rules()))
+        assert client.services.snapshots.refresh() is True
     providers.fakes["local"].behave(FakeBehaviour(reply="As was said before, so it is. [1]"))
     second = await ask(client, HARMLESS, messages=said)
     assert second["provider"] == "local"
@@ -235,17 +238,12 @@ async def test_f3_an_answer_stays_confidential_without_the_answers_before_it(
     assert nobody_else_was_asked(providers)
 
 
-async def test_f3_no_provider_may_have_the_name_of_fixed_answers() -> None:
+def test_f3_no_provider_may_have_the_name_of_fixed_answers() -> None:
     """What a rule answers rests on no document, and by its name it is known; a provider of that name would be believed so."""
-    llm = LlmSettings.model_validate(
-        {"default": "fixed", "providers": {"fixed": {"base_url": "http://127.0.0.1:9", "model": "m"}}}
-    )
-
-    async def embed(_texts: Sequence[str]) -> Vectors:
-        raise AssertionError("nothing is asked")
-
-    with pytest.raises(ConfigError, match=r"llm\.providers may not hold 'fixed'"):
-        Gateway(llm, LabelSettings(), ExtractiveBackend(embed, "secret"), Spending(), Metrics())
+    with pytest.raises(ValidationError, match=r"llm\.providers may not redefine 'fixed'"):
+        LlmSettings.model_validate(
+            {"default": "fixed", "providers": {"fixed": {"base_url": "http://127.0.0.1:9", "model": "m"}}}
+        )
 
 
 async def test_f3_a_label_that_is_raised_holds_for_what_was_said_and_a_lowered_one_does_not(

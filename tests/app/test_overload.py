@@ -130,8 +130,8 @@ async def test_b1_four_times_as_many_callers_as_there_are_places(
     assert len(accepted) == len(fake.requests)
     assert (most_at_once(fake.requests), most_waiting <= QUEUED) == (CONCURRENT, True)
     assert len(refused) > len(accepted) > lasts_s / answer_s
-    # What else this machine is busy with delays a request that asks for nothing, too, and makes the slowest few say little.
-    share = 0.99 if is_alone else 0.9
+    # What else this machine is busy with delays a request that asks for nothing, too, and makes the slowest say little.
+    share = 0.99 if is_alone else 0.5
     measured = {
         "refused within, s": quantile([result.took_s for result in refused], share),
         "excused, s": 0.0 if is_alone else quantile(looks_s, share),

@@ -285,7 +285,7 @@ INVALID: dict[str, tuple[Callable[[Config], object], str]] = {
         lambda config: config.write(
             {"default": "extractive", "providers": {"fixed": {"base_url": "http://127.0.0.1:9", "model": "m"}}}
         ),
-        "llm.providers may not hold 'fixed'",
+        "llm.providers may not redefine 'fixed'",
     ),
     "deleted": (lambda config: config.file.unlink(), "archivist.yaml"),
 }

@@ -66,7 +66,9 @@ def earlier(label: str = "internal") -> Recalled:
 async def test_the_reply_is_the_standalone_question(services: Services, fake: RunningFake, reply: str) -> None:
     """It alone is searched for, on one line and without the quotation marks that models like to add."""
     fake.behave(FakeBehaviour(reply=reply))
-    assert await understand_question(services, Ask(QUESTION), earlier(), Asker("local")) == Standalone("How long?", (("How long?", 1.0),))
+    assert await understand_question(services, Ask(QUESTION), earlier(), Asker("local")) == Standalone(
+        "How long?", (("How long?", 1.0),)
+    )
 
 
 async def test_the_llm_is_shown_the_conversation_and_the_question(services: Services, fake: RunningFake) -> None:
@@ -110,7 +112,9 @@ async def test_a_conversation_that_is_too_confidential_is_not_rewritten(services
 async def test_a_first_question_is_not_rewritten(services: Services, fake: RunningFake) -> None:
     """Without a history nothing is sent, and the question is as it was."""
     nothing = Recalled(None, (), "public", ())
-    assert await understand_question(services, Ask(QUESTION), nothing, Asker("local")) == Standalone(QUESTION, ((QUESTION, 1.0),))
+    assert await understand_question(services, Ask(QUESTION), nothing, Asker("local")) == Standalone(
+        QUESTION, ((QUESTION, 1.0),)
+    )
     assert fake.requests == []
 
 

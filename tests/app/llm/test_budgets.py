@@ -20,6 +20,7 @@ from app.state.state import State
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 FREE = Totals()
+CHEAP = Totals(usd=0.000001)
 
 
 class Clock:
@@ -74,7 +75,7 @@ def test_an_unknown_cost_counts_in_tokens_alone(spending: Spending) -> None:
     """A call without a price adds no money, so a money budget does not see it and a token budget does."""
     spending.add(spent(None, tokens=900))
     assert spending.totals(None) == Totals(0.0, 900)
-    standing = Budgets([budget("money", max_usd=0.01), budget("tokens", max_tokens=900)], spending).standing("anna", FREE)
+    standing = Budgets([budget("money", max_usd=0.01), budget("tokens", max_tokens=900)], spending).standing("anna", CHEAP)
     assert (standing.spent, standing.notes) == ("tokens", ("budget 'tokens' is spent",))
 
 
@@ -103,10 +104,10 @@ def test_at_midnight_utc_all_begins_anew(clock: Clock, spending: Spending) -> No
     assert spending.add(spent(10)) == date(2026, 11, 23)
     budgets = Budgets([budget()], spending)
     clock.time = datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC)
-    assert (budgets.standing("anna", FREE).spent, budgets.standing("anna", FREE).retry_after_s) == ("daily", 1)
+    assert (budgets.standing("anna", CHEAP).spent, budgets.standing("anna", CHEAP).retry_after_s) == ("daily", 1)
     clock.time = datetime(2026, 11, 24, tzinfo=UTC)
     assert spending.totals(None) == spending.totals("anna") == FREE
-    standing = budgets.standing("anna", FREE)
+    standing = budgets.standing("anna", CHEAP)
     assert (standing.spent, standing.retry_after_s, standing.levels) == (None, 86_400, {"daily": 0.0})
     assert spending.add(spent(1)) == date(2026, 11, 24)
     assert spending.totals(None) == Totals(1, 0)
@@ -162,7 +163,7 @@ def test_what_is_held_over_midnight_counts_towards_the_new_day(clock: Clock, spe
 def test_a_budget_warns_from_its_share_on(spending: Spending, used: float, notes: tuple[str, ...]) -> None:
     """From 80 % of ten dollars on the route says how far it is, rounded down; nothing is refused."""
     spending.add(spent(used))
-    standing = Budgets([budget()], spending).standing("anna", FREE)
+    standing = Budgets([budget()], spending).standing("anna", CHEAP)
     assert (standing.notes, standing.spent, standing.providers) == (notes, None, None)
     assert standing.levels == {"daily": pytest.approx(used / 10)}
 
@@ -170,7 +171,7 @@ def test_a_budget_warns_from_its_share_on(spending: Spending, used: float, notes
 def test_a_spent_budget_refuses_and_says_until_when(spending: Spending) -> None:
     """At the limit the budget is named, with the seconds to midnight."""
     spending.add(spent(10))
-    standing = Budgets([budget()], spending).standing("anna", FREE)
+    standing = Budgets([budget()], spending).standing("anna", CHEAP)
     assert (standing.spent, standing.retry_after_s, standing.providers) == ("daily", 12 * 3600, None)
     assert standing.levels == {"daily": 1.0}
 
@@ -199,7 +200,7 @@ def test_ten_times_ten_cents_are_a_dollar(spending: Spending) -> None:
         assert budgets.standing("anna", Totals(0.1)).spent is None
         spending.add(spent(0.1))
     assert spending.totals(None).usd != 1.0
-    assert budgets.standing("anna", FREE).spent == "daily"
+    assert budgets.standing("anna", CHEAP).spent == "daily"
 
 
 def test_tokens_and_money_are_counted_apart(spending: Spending) -> None:
@@ -216,9 +217,9 @@ def test_a_callers_budget_is_each_callers_own(spending: Spending) -> None:
     """Anna has spent hers and is refused, ben is not; a shared one counts both. Only shared ones have levels."""
     budgets = Budgets([budget("each", max_usd=2, per="caller"), budget("all", max_usd=4)], spending)
     spending.add(spent(2, "anna"))
-    assert budgets.standing("anna", FREE).spent == "each"
-    assert budgets.standing("ben", FREE).spent is None
-    assert budgets.standing("ben", FREE).levels == {"all": 0.5}
+    assert budgets.standing("anna", CHEAP).spent == "each"
+    assert budgets.standing("ben", CHEAP).spent is None
+    assert budgets.standing("ben", CHEAP).levels == {"all": 0.5}
     spending.add(spent(1.9, "ben"))
     assert budgets.standing("clara", Totals(0.2)).spent == "all"
 
@@ -226,7 +227,7 @@ def test_a_callers_budget_is_each_callers_own(spending: Spending) -> None:
 def test_a_spent_budget_may_name_cheaper_providers(spending: Spending) -> None:
     """With `then` the call goes on, to those providers, and the note says why."""
     spending.add(spent(10))
-    standing = Budgets([budget(then=["near", "extractive"])], spending).standing("anna", FREE)
+    standing = Budgets([budget(then=["near", "extractive"])], spending).standing("anna", CHEAP)
     assert (standing.providers, standing.spent) == (("near", "extractive"), None)
     assert standing.notes == ("budget 'daily' is spent",)
 
@@ -246,7 +247,7 @@ def test_of_several_spent_budgets_the_strictest_decides(
 ) -> None:
     """A refusal beats a chain; among equals the first in the configuration decides."""
     spending.add(spent(10))
-    standing = Budgets(budgets, spending).standing("anna", FREE)
+    standing = Budgets(budgets, spending).standing("anna", CHEAP)
     assert (standing.providers, standing.spent) == (providers, refused)
 
 
@@ -263,8 +264,8 @@ def test_a_crossing_is_logged_once_a_day(clock: Clock, spending: Spending) -> No
     with capture_logs() as logs:
         for usd in (7, 1.5, 0.1, 1.4, 1):
             spending.add(spent(usd))
-            Budgets(settings, spending).standing("anna", FREE)
-            Budgets(settings, spending).standing("ben", FREE)
+            Budgets(settings, spending).standing("anna", CHEAP)
+            Budgets(settings, spending).standing("ben", CHEAP)
     assert [(each["action"], each["budget"], each["share"], each["log_level"]) for each in logs] == [
         ("budget_warned", "daily", 0.85, "warning"),
         ("budget_spent", "daily", 1.0, "warning"),
@@ -273,7 +274,7 @@ def test_a_crossing_is_logged_once_a_day(clock: Clock, spending: Spending) -> No
     clock.time += timedelta(days=1)
     spending.add(spent(9))
     with capture_logs() as logs:
-        Budgets(settings, spending).standing("anna", FREE)
+        Budgets(settings, spending).standing("anna", CHEAP)
     assert [each["action"] for each in logs] == ["budget_warned"]
 
 
@@ -284,8 +285,8 @@ def test_a_callers_crossing_names_the_caller(spending: Spending) -> None:
     with capture_logs() as logs:
         for limit in (3, 3, 2):
             budgets = Budgets([budget("each", max_usd=limit, per="caller")], spending)
-            budgets.standing("anna", FREE)
-            budgets.standing("ben", FREE)
+            budgets.standing("anna", CHEAP)
+            budgets.standing("ben", CHEAP)
     assert [(each["action"], each["owner"], each["share"]) for each in logs] == [
         ("budget_spent", "anna", 1.0),
         ("budget_spent", "ben", 1.0),
@@ -368,3 +369,13 @@ def test_estimates_that_are_upper_bounds_keep_every_limit(limits: tuple[int, int
         assert totals.tokens <= all_tokens
         for owner in ("anna", "ben", "clara"):
             assert round(spending.totals(owner).usd, 9) <= each_cents / 100
+
+
+def test_a_call_that_costs_nothing_is_not_kept_back_by_money() -> None:
+    """A free model answers on though the money is spent, without a word of it; a budget of tokens holds for it too."""
+    spending = Spending()
+    spending.add(Spent("anna", "acme", "large", Usage(900, 100, cost_usd=2.0)))
+    money = Budgets([budget("money", max_usd=1.0)], spending)
+    assert money.standing("anna", CHEAP).spent == "money"
+    assert (money.standing("anna", FREE).spent, money.standing("anna", FREE).notes) == (None, ())
+    assert Budgets([budget("tokens", max_tokens=900)], spending).standing("anna", FREE).spent == "tokens"

@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.budgets import Spending
+from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.gateway import Asker, Gateway, Route
 from app.llm.settings import LlmSettings
 from app.metrics import Metrics

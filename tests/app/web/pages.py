@@ -68,7 +68,7 @@ class RunningService:
 def running_service(settings: ServiceSettings) -> Iterator[RunningService]:
     """The real service on a free loopback port, in a thread of this process."""
     app = create_app(settings)
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
