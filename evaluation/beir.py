@@ -33,7 +33,9 @@ def read_data_set(folder: Path) -> DataSet:
     """
     for name in (CORPUS, QUERIES):
         if not (folder / name).is_file():
-            raise GoldenError(f"{str(folder)!r} is not a data set: it has no {name}; name a folder that has it, or a .jsonl file")
+            raise GoldenError(
+                f"{str(folder)!r} is not a data set: it has no {name}; name a folder that has it, or a .jsonl file"
+            )
     queries, qrels = folder / QUERIES, folder / QRELS
     questions = _judged(queries, qrels) if qrels.is_file() else [_named_by_source(row) for row in read_golden(queries)]
     if not any(question.gold for question in questions):
@@ -72,7 +74,9 @@ def source_of(row_id: str) -> str:
     return f"{CORPUS}#{row_id}"
 
 
-def ingest(data_set: DataSet, settings: JobSettings, groups: tuple[str, ...], data: Path, listener: Listener) -> tuple[Path, Report]:
+def ingest(
+    data_set: DataSet, settings: JobSettings, groups: tuple[str, ...], data: Path, listener: Listener
+) -> tuple[Path, Report]:
     """Bring the documents into a folder of their own below `data`, unless they are there already; returns that folder.
 
     The folder is named after the data set, the model and the chunking, so that what was embedded once is there the next time.

@@ -21,7 +21,7 @@ TURN_OF = "<::>"
 """What stands between a conversation's id and the number of its turn in the ids of MTRAG."""
 
 LIKE_A_FIELD = 0.84
-"""How alike an unknown field's name and a known one are where one was meant for the other; data sets have fields of their own."""
+"""How alike an unknown field's name and a known one are where one was meant for the other; data sets have their own."""
 
 
 class GoldenError(ArchivistError):

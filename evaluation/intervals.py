@@ -16,7 +16,9 @@ from evaluation.metrics import Pairs
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-RESAMPLES_OF_PERCENTILES = 1000
+FEWEST = 8
+"""Conversations, or times, that a bootstrap needs: of fewer its intervals are much too narrow, so there is none."""
+RESAMPLES_OF_STATISTICS = 1000
 PERMUTATIONS = 9999
 BATCH = 500
 """Resamples held in memory at a time."""
@@ -48,7 +50,7 @@ def ratio(pairs: Pairs) -> float | None:
 
 
 def interval(pairs: Pairs, clusters: Clusters, *, is_share: bool, seed: int) -> Interval | None:
-    """The interval of a ratio; None where there are fewer than two conversations to draw from.
+    """The interval of a ratio; None where there are too few conversations to draw from.
 
     Source: the bootstrap over clusters, percentiles (Efron and Tibshirani 1993); where every conversation is all right or all
     wrong it would be a point, so shares of equal weight, and shares of 0 and 1, have Wilson's score interval.
@@ -68,21 +70,49 @@ def interval(pairs: Pairs, clusters: Clusters, *, is_share: bool, seed: int) -> 
 
 def percentile_interval(values: Floats, percent: float, seed: int) -> Interval | None:
     """The interval of a percentile. Times of one conversation are taken for independent: they are of the machine."""
-    return _bootstrap((values,), lambda drawn, axis: np.percentile(drawn, percent, axis=axis), seed, RESAMPLES_OF_PERCENTILES)
+    return _bootstrap((values,), lambda drawn, axis: np.percentile(drawn, percent, axis=axis), seed, RESAMPLES_OF_STATISTICS)
 
 
-def statistic_interval(statistic: Callable[[NDArray[np.int64]], float], clusters: Clusters, seed: int) -> Interval | None:
-    """The interval of a number that is computed from all questions at once. `statistic` gets the rows drawn; it may be NaN."""
+Statistic = Callable[[NDArray[np.int64]], float]
+"""A number that is computed from all questions at once: of the rows it is given, in which one may come twice. It may be NaN."""
+
+
+def statistic_interval(statistic: Statistic, clusters: Clusters, seed: int) -> Interval | None:
+    """The interval of a statistic; None where there are too few conversations, or it can seldom be computed."""
     members = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
-    if len(members) < 2:
+    if len(members) < FEWEST:
         return None
-    rng = np.random.default_rng(seed)
-    drawn = [
-        statistic(np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]))
-        for _ in range(RESAMPLES_OF_PERCENTILES)
-    ]
-    known = np.array([value for value in drawn if not np.isnan(value)])
-    return _ends(np.percentile(known, [2.5, 97.5])) if len(known) > RESAMPLES_OF_PERCENTILES // 2 else None
+    found = stats.bootstrap(
+        (np.arange(len(members)),), lambda drawn: statistic(np.concatenate([members[i] for i in drawn])),
+        vectorized=False, method="percentile", n_resamples=RESAMPLES_OF_STATISTICS, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    known = found.bootstrap_distribution[~np.isnan(found.bootstrap_distribution)]
+    enough = len(known) > RESAMPLES_OF_STATISTICS // 2
+    return _ends(np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])) if enough else None
+
+
+def statistic_difference(statistic: Statistic, clusters: Clusters, seed: int) -> Difference:
+    """How two runs differ in a statistic, whose rows are those of the first run and, behind them, those of the second."""
+    count, members = len(clusters), [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
+
+    def differ(rows: NDArray[np.int64]) -> float:
+        return statistic(rows + count) - statistic(rows)
+
+    def exchanged(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+        return statistic(rows_of(second)) - statistic(rows_of(first))
+
+    def rows_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([members[i % len(members)] + count * (i // len(members)) for i in numbers])
+
+    p_value = None
+    if len(members) > 1:
+        numbers = np.arange(len(members))
+        found = stats.permutation_test(
+            (numbers, numbers + len(members)), exchanged, permutation_type="samples", vectorized=False,
+            n_resamples=RESAMPLES_OF_STATISTICS, rng=np.random.default_rng(seed),
+        )  # fmt: skip
+        p_value = float(found.pvalue)
+    return Difference(differ(np.arange(count)), statistic_interval(differ, clusters, seed), p_value)
 
 
 def difference(first: Pairs, second: Pairs, clusters: Clusters, seed: int) -> Difference | None:
@@ -119,8 +149,8 @@ def percentile_difference(first: Floats, second: Floats, percent: float, seed: i
         return np.asarray(np.percentile(b, percent, axis=axis) - np.percentile(a, percent, axis=axis))
 
     value = float(differ(first, second, 0))
-    found = _bootstrap((first, second), differ, seed, RESAMPLES_OF_PERCENTILES)
-    p_value = _permute((first, second), differ, seed, RESAMPLES_OF_PERCENTILES) if len(first) > 1 else None
+    found = _bootstrap((first, second), differ, seed, RESAMPLES_OF_STATISTICS)
+    p_value = _permute((first, second), differ, seed, RESAMPLES_OF_STATISTICS) if len(first) > 1 else None
     return Difference(value, found, p_value)
 
 
@@ -135,7 +165,7 @@ def _ratio_of_sums(above: Floats, below: Floats, axis: int) -> Floats:
 
 
 def _bootstrap(data: tuple[Floats, ...], statistic: Callable[..., Floats], seed: int, resamples: int) -> Interval | None:
-    if len(data[0]) < 2:
+    if len(data[0]) < FEWEST:
         return None
     found = stats.bootstrap(
         data, statistic, paired=True, vectorized=True, method="percentile", confidence_level=CONFIDENCE,

@@ -1,7 +1,7 @@
 """Every metric there is: its name, what it means, and what each question gives to it.
 
 A metric is a ratio of two sums over questions: a mean is the sum of values over the number of questions, precision the sum of
-what was right over the sum of what was claimed. So each question gives two numbers, and one that a metric does not concern 0, 0.
+what was right over the sum of what was claimed. So each question gives two numbers; one that it does not concern gives 0, 0.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ NOTHING: Value = (0.0, 0.0)
 
 STAGES = ("retrieve", "history", "embed", "search", "prompt", "first_token", "generate", "total")
 PERCENTILES = (50, 95)
+DEEPEST = 100
+"""The largest depth that rankings are cut at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def answer_metrics() -> tuple[Metric, ...]:
 
 def depths_asked(names: Iterable[str]) -> list[int]:
     """The depths that metrics such as `recall@10` name."""
-    return sorted({int(found.group(1)) for name in names if (found := re.search(r"@([1-9]\d{0,3})$", name))})
+    return sorted({int(found.group(1)) for name in names if (found := re.search(r"@([1-9]\d?|100)$", name))})
 
 
 def check_names(names: Iterable[str], *, has_answers: bool) -> None:
@@ -131,12 +133,14 @@ def check_names(names: Iterable[str], *, has_answers: bool) -> None:
     higher = [m.name for m in (*_OF_ANSWERS, *OF_CONFIDENCE) if m.better == "higher"]
     at_k = [name for name, _, _ in _AT_K]
     for name in names:
-        base, _, depth = name.partition("@")
+        base, _, _depth = name.partition("@")
         if base in at_k and depths_asked([name]):
             continue
         if name not in higher:
             known = ", ".join([*(f"{base}@K" for base in at_k), *higher])
-            raise ConfigError(f"--min {name!r} is not a metric of which more is better (K is a depth); known: {known}")
+            raise ConfigError(
+                f"--min {name!r} is not a metric of which more is better (K is a depth of 1 to {DEEPEST}); known: {known}"
+            )
         if not has_answers and name in {metric.name for metric in _OF_ANSWERS}:
             raise ConfigError(f"--min {name!r} needs answers; leave --retrieval-only out")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from evaluation.intervals import Interval, clusters_of, statistic_interval
+from evaluation.intervals import Clusters, Difference, Interval, clusters_of, statistic_difference, statistic_interval
 from evaluation.run import Outcome
 
 CONFIDENCE = "cosine of the nearest passage"
@@ -50,28 +50,73 @@ def confidence_of(outcome: Outcome) -> float:
     return outcome.nearness
 
 
-def risk_curve(outcomes: Sequence[Outcome], k: int, seed: int) -> RiskCurve | None:
-    """The curve; None where no question has gold, since nothing could be right then."""
-    judged = [outcome for outcome in outcomes if outcome.question.expected != "either"]
-    judged = [o for o in judged if o.question.is_answerable or o.question.expected == "abstention"]
-    if not any(outcome.question.is_answerable for outcome in judged):
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the curve is made of, one row a question that either should be answered or should not."""
+
+    outcomes: tuple[Outcome, ...]
+    confidence: Floats
+    answerable: Flags
+    right: Flags
+
+    @property
+    def clusters(self) -> Clusters:
+        """The conversations."""
+        return clusters_of([outcome.question.cluster for outcome in self.outcomes])
+
+
+def signals_of(outcomes: Sequence[Outcome], k: int) -> Signals | None:
+    """The signals; None where no question has gold, since nothing could be right then."""
+    judged = tuple(o for o in outcomes if o.question.expected == "abstention" or _has_gold_to_find(o))
+    answerable = np.array([outcome.question.is_answerable for outcome in judged], dtype=np.bool_)
+    if not answerable.any():
         return None
-    confidence = np.array([confidence_of(outcome) for outcome in judged])
-    answerable = np.array([outcome.question.is_answerable for outcome in judged])
-    right = np.array([_is_right(outcome, k) for outcome in judged])
-    clusters = clusters_of([outcome.question.cluster for outcome in judged])
-    auc = area_under_roc(confidence, answerable)
+    confidence = np.array([confidence_of(outcome) for outcome in judged], dtype=np.float64)
+    return Signals(judged, confidence, answerable, np.array([_is_right(outcome, k) for outcome in judged], dtype=np.bool_))
+
+
+def risk_curve(outcomes: Sequence[Outcome], k: int, seed: int) -> RiskCurve | None:
+    """The curve; None where no question has gold."""
+    signals = signals_of(outcomes, k)
+    if signals is None:
+        return None
+    confidence, answerable, right, clusters = signals.confidence, signals.answerable, signals.right, signals.clusters
+    has_both = not answerable.all()
     return RiskCurve(
         points=tuple(curve(confidence, right)),
         area=area_under_risk(confidence, right),
         area_interval=statistic_interval(lambda rows: area_under_risk(confidence[rows], right[rows]), clusters, seed),
-        auc=None if np.isnan(auc) else auc,
-        auc_interval=None
-        if np.isnan(auc)
-        else statistic_interval(lambda rows: area_under_roc(confidence[rows], answerable[rows]), clusters, seed),
-        at_work=_at_work(judged, right),
-        questions=len(judged),
+        auc=area_under_roc(confidence, answerable) if has_both else None,
+        auc_interval=statistic_interval(lambda rows: area_under_roc(confidence[rows], answerable[rows]), clusters, seed)
+        if has_both
+        else None,
+        at_work=_at_work(signals),
+        questions=len(signals.outcomes),
     )
+
+
+def risk_differences(
+    first: Sequence[Outcome], second: Sequence[Outcome], k: int, seed: int
+) -> Iterator[tuple[str, Difference]]:
+    """How two runs over the same questions differ in the areas of OF_CONFIDENCE, by name."""
+    a, b = signals_of(first, k), signals_of(second, k)
+    if a is None or b is None:
+        return
+    confidence, right = np.concatenate([a.confidence, b.confidence]), np.concatenate([a.right, b.right])
+    answerable = np.concatenate([a.answerable, b.answerable])
+    if not answerable.all():
+        yield (
+            "answerability_auc",
+            statistic_difference(lambda rows: area_under_roc(confidence[rows], answerable[rows]), a.clusters, seed),
+        )
+    yield (
+        "risk_coverage_area",
+        statistic_difference(lambda rows: area_under_risk(confidence[rows], right[rows]), a.clusters, seed),
+    )
+
+
+def _has_gold_to_find(outcome: Outcome) -> bool:
+    return outcome.question.expected == "answer" and outcome.question.is_answerable
 
 
 def _is_right(outcome: Outcome, k: int) -> bool:
@@ -105,11 +150,10 @@ def area_under_roc(confidence: Floats, answerable: Flags) -> float:
     return float((ranks[: len(positive)].sum() / len(positive) - (len(positive) + 1) / 2) / len(negative))
 
 
-def _at_work(outcomes: Sequence[Outcome], right: Flags) -> Point | None:
-    if any(outcome.answer is None for outcome in outcomes):
+def _at_work(signals: Signals) -> Point | None:
+    if any(outcome.answer is None for outcome in signals.outcomes):
         return None
-    answered = np.array([outcome.answer is not None and not outcome.answer.abstained for outcome in outcomes])
+    answered = np.array([outcome.answer is not None and not outcome.answer.abstained for outcome in signals.outcomes])
     if not answered.any():
         return None
-    lowest = min(confidence_of(outcome) for outcome, given in zip(outcomes, answered, strict=True) if given)
-    return Point(lowest, float(answered.mean()), float((~right[answered]).mean()))
+    return Point(float(signals.confidence[answered].min()), float(answered.mean()), float((~signals.right[answered]).mean()))

@@ -26,8 +26,8 @@ from evaluation.golden import Question
 
 OWNER = "evaluation"
 
-SEARCHED = 50
-"""Chunks fetched for a ranking of documents: several may be of one document."""
+SEARCHED, SEARCHED_FOR_EACH = 50, 5
+"""Chunks fetched for a ranking of documents, at least, and for each document of it: several may be of one document."""
 
 PAGE = 1000
 
@@ -110,10 +110,13 @@ async def ask_all(
     questions: Sequence[Question],
     *,
     answers: bool,
+    depth: int = 10,
     provider: str | None = None,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Run:
-    """Search for each question and, with `answers`, answer it, as its caller and storing nothing; `tell` hears how many are done.
+    """Search for each question and, with `answers`, answer it, as its caller; nothing is stored.
+
+    `depth` is how many documents a ranking needs; `tell` hears how many questions are done.
 
     An answer that its provider failed to give is noted and passed over. Raises: BudgetSpent, Invalid, BackendNotConfigured,
     NoSnapshot and its kin.
@@ -122,9 +125,10 @@ async def ask_all(
         services.gateway.check(provider)
     with services.snapshots.lease() as snapshot:
         documents = _Documents(snapshot, {group for question in questions for group in _caller(services, question).groups})
+        searched = max(SEARCHED, SEARCHED_FOR_EACH * depth)
         outcomes = []
         for question in questions:
-            outcomes.append(await _ask(services, documents, question, provider, answers=answers))
+            outcomes.append(await _ask(services, documents, question, searched, provider, answers=answers))
             tell(len(outcomes))
         return Run(
             outcomes=tuple(outcomes),
@@ -137,7 +141,7 @@ async def ask_all(
 
 
 async def _ask(
-    services: Services, documents: _Documents, question: Question, provider: str | None, *, answers: bool
+    services: Services, documents: _Documents, question: Question, searched: int, provider: str | None, *, answers: bool
 ) -> Outcome:
     caller = _caller(services, question)
     answered: Answer | None = None
@@ -153,7 +157,7 @@ async def _ask(
         # The rewrite was made for the answer; it is not paid for twice.
         asked, history = answered.standalone_question, ()
     began = time.perf_counter()
-    result = await search(services, caller, asked, history, SEARCHED, {})
+    result = await search(services, caller, asked, history, searched, {})
     took_ms = round((time.perf_counter() - began) * 1000, 2)
     found = documents.found(result.hits, question)
     return Outcome(

@@ -19,7 +19,7 @@ from app.answering.rewrite import understand_question
 from app.answering.signals import coverage
 from app.answering.types import Answer, Ask, Grounding, Sources
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from app.llm.gateway import Asker, Route
+from app.llm.plan import Asker, Route
 from app.llm.settings import EXTRACTIVE, FIXED
 from app.state.conversations import new_id
 from app.state.messages import PartialAnswer, Status

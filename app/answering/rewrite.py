@@ -10,7 +10,7 @@ from app.answering.history import Standalone, understand
 from app.answering.recall import Recalled
 from app.answering.types import Ask
 from app.llm.backend import Prompt
-from app.llm.gateway import Asker
+from app.llm.plan import Asker
 from corpus.errors import BackendError, BudgetSpent, EgressRefused, Overloaded
 from corpus.types import Message
 

@@ -12,7 +12,8 @@ from typing import Any
 from app.answering.extractive import ExtractiveBackend
 from app.llm.backend import Delta, Prompt
 from app.llm.budgets import Spending
-from app.llm.gateway import Asker, Gateway
+from app.llm.gateway import Gateway
+from app.llm.plan import Asker
 from app.llm.settings import LlmSettings
 from app.metrics import Metrics
 from corpus.settings import LabelSettings

@@ -12,7 +12,7 @@ from app.answering.recall import Recalled
 from app.answering.rewrite import LONGEST_REWRITE, understand_question
 from app.answering.types import Ask
 from app.llm.fake.behaviour import FakeBehaviour
-from app.llm.gateway import Asker
+from app.llm.plan import Asker
 from app.llm.settings import LlmSettings, ProviderSettings
 from app.services import Services
 from corpus.types import Message

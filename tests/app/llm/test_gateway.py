@@ -13,7 +13,8 @@ import pytest
 from app.llm.backend import Delta, Finished, Prompt, Usage
 from app.llm.budgets import Spending
 from app.llm.fake.behaviour import FakeBehaviour
-from app.llm.gateway import Asker, Gateway, Route
+from app.llm.gateway import Gateway
+from app.llm.plan import Asker, Route
 from app.llm.settings import LlmSettings
 from app.metrics import Metrics
 from corpus.errors import (

@@ -16,7 +16,8 @@ import pytest
 from app.llm.backend import Delta, Finished
 from app.llm.budgets import Spending
 from app.llm.fake.behaviour import FakeBehaviour
-from app.llm.gateway import Asker, Gateway
+from app.llm.gateway import Gateway
+from app.llm.plan import Asker
 from app.llm.settings import LlmSettings
 from app.metrics import Metrics
 from corpus.errors import (
