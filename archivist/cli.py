@@ -1,4 +1,6 @@
-"""The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 done with documents that failed, 5 another run holds the lock."""
+"""The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 done with documents that failed, 4 a gate
+refused, 5 another run holds the lock.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from rich.console import Console
 from app.settings import ServiceSettings
 from archivist import progress, reference
 from archivist.config_check import check_config
+from archivist.evaluate import evaluate_app
 from archivist.fake_llm import fake_llm
 from archivist.settings import Settings, find_config, load_settings
 from corpus.errors import ArchivistError, ConfigError, LockHeld
@@ -36,6 +39,7 @@ config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True
 snapshots_app = typer.Typer(help="Look at what was published.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(snapshots_app, name="snapshots")
+app.add_typer(evaluate_app, name="evaluate")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of snapshots and conversations (data_dir).")]

@@ -57,7 +57,7 @@ class Metric:
             case "tokens":
                 return f"{value:.1f}"
             case "USD":
-                return f"{value:.6f}"
+                return f"{value:.6g}"
 
 
 _AT_K = (

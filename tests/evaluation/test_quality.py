@@ -9,16 +9,14 @@ import pytest
 
 from app.answering.types import Answer, Grounding
 from app.llm.backend import Usage
-from app.llm.settings import LlmSettings
 from app.services import Services, compose
-from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.embedders.embedder import Embedder
-from corpus.settings import EmbedderSettings, LabelSettings, SearchSettings
 from corpus.types import Message
 from evaluation.golden import Question
-from evaluation.quality import Answered, Ranking, ask_all, contains_answer, in_top, measure, missed, normalised, rank
+from evaluation.match import normalised
+from evaluation.quality import Answered, Ranking, ask_all, contains_answer, in_top, measure, missed, rank
+from tests.evaluation.outcomes import settings_over
 
-PROMPTS = Path(__file__).parents[2] / "config" / "prompts"
 GRADED = Question("graded", "?", gold={"a": 2, "b": 1})
 PLAIN = Question("plain", "?", gold={"c": 1})
 UNANSWERABLE = Question("unanswerable", "?")
@@ -32,11 +30,7 @@ def answered(text: str, *strings: str) -> Answered:
 
 def services_over(data_dir: Path, embedder: Embedder) -> Services:
     """The service's parts over a published corpus."""
-    settings = ServiceSettings(
-        data_dir=data_dir, server=ServerSettings(), labels=LabelSettings(), embedder=EmbedderSettings(),
-        search=SearchSettings(), history=HistorySettings(), prompt=PromptSettings(folder=PROMPTS), llm=LlmSettings(),
-    )  # fmt: skip
-    return compose(settings, embedder)
+    return compose(settings_over(data_dir), embedder)
 
 
 def test_ndcg_is_that_of_its_definition() -> None:

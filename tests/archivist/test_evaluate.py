@@ -1,0 +1,190 @@
+"""`archivist evaluate`: exit codes, files, and what it says of arguments that it cannot use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from archivist import cli, evaluate
+from corpus.embedders.embedder import Embedder
+from corpus.snapshot import current_id
+from ingest import job
+from tests.conftest import Run
+from tests.making import job_settings, write_files
+
+ROWS = (
+    {"id": "a", "question": "Where do visitors park?", "gold": {"faq.jsonl#1": 1}, "answers": ["in the yard"]},
+    {"id": "b", "question": "Which form is used for the expense report?", "gold": {"policies/travel.md": 1}, "drafted": True},
+    {"id": "c", "question": "Which form is it?", "gold": {"policies/gone.md": 1}},
+    {"id": "d", "question": "What does the moon weigh in kilograms?", "answerability": "UNANSWERABLE"},
+)
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, embedder: Embedder) -> None:
+    """A folder without a configuration, and the model that is loaded already."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(evaluate, "_embedder", lambda settings: embedder)
+    monkeypatch.setattr(job, "open_embedder", lambda settings: embedder)
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    """Four questions, two of which find their gold."""
+    path = tmp_path / "golden.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+def archivist(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """The exit code of a run."""
+    monkeypatch.setattr(sys, "argv", ["archivist", "evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_run_writes_json_and_a_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], site: Path, golden: Path, tmp_path: Path
+) -> None:
+    """The same values in the table and in the JSON; the gate that was reached is in it; drafts are counted."""
+    code = archivist(
+        monkeypatch, golden, "--data", site / "data", "--json", "out.json", "--html", "out.html", "--min", "success@3=0.6"
+    )
+    told = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert told["metrics"]["success@5"]["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert told["metrics"]["key_fact"]["value"] == 1.0
+    assert told["gate"] == [{"metric": "success@3", "least": 0.6, "measured": pytest.approx(2 / 3), "passed": True}]
+    assert (told["k"], told["drafted"], told["gold_not_found"]) == ([5, 3], 1, {"c": ["policies/gone.md"]})
+    assert "0.667" in shown.out
+    assert "1 of 4 questions are drafted" in shown.out
+    assert "--min success@3=0.6: 0.6667, reached" in shown.err
+    assert (tmp_path / "out.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(("least", "code"), [("success@5=0.66", 0), ("success@5=0.67", 4), ("exact_match=0", 4)])
+def test_a_gate_decides_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, site: Path, tmp_path: Path, golden: Path, least: str, code: int
+) -> None:
+    """4 where less is measured, and where nothing is: without answer strings there is no exact match."""
+    rows = [{key: value for key, value in row.items() if key != "answers"} for row in ROWS]
+    golden.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    only = () if least.startswith("exact") else ("--retrieval-only",)
+    assert archivist(monkeypatch, golden, "--data", site / "data", *only, "--min", least) == code
+
+
+def test_json_goes_to_the_output_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], site: Path, golden: Path
+) -> None:
+    """With `-` nothing else is printed there; --limit takes the first questions, --k the depths."""
+    code = archivist(
+        monkeypatch, golden, "--data", site / "data", "--retrieval-only", "--limit", "2", "--k", "1", "--k", "2", "--json", "-"
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert (code, told["questions"], told["k"], told["metrics"]["recall@1"]["value"]) == (0, 2, [1, 2], 1.0)
+    assert "key_fact" not in told["metrics"]
+
+
+def test_two_snapshots_are_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], site: Path, golden: Path, run: Run
+) -> None:
+    """The question whose document came with the second snapshot is won."""
+    old = current_id(site / "data")
+    write_files(site / "documents", {"policies/gone.md": "# Which form is it?\n\nIt is form GO-1, says the policy.\n"})
+    run(job_settings(site / "data", site / "documents"))
+    new = current_id(site / "data")
+    code = archivist(
+        monkeypatch, golden, "--data", site / "data", "--retrieval-only", "--compare", old, new, "--json", "-",
+        "--min", "success@5=0.9",
+    )  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert (told["a"]["snapshot"], told["b"]["snapshot"]) == (old, new)
+    assert [(flip["question_id"], flip["won"]) for flip in told["flips"]] == [("c", True)]
+
+
+def test_two_configurations_are_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], site: Path, tmp_path: Path
+) -> None:
+    """A follow-up that only history explains is won by the configuration that looks at it."""
+    history = [{"role": "user", "content": "When does the canteen serve lunch?"}, {"role": "assistant", "content": "At noon."}]
+    row = {"id": "later", "question": "And until when?", "history": history, "gold": {"faq.jsonl#3": 1}}
+    (tmp_path / "talk.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    for strategy in ("last_turn", "gated"):
+        (tmp_path / f"{strategy}.yaml").write_text(f"history: {{strategy: {strategy}}}\n", encoding="utf-8")
+    arguments = ("talk.jsonl", "--data", site / "data", "--retrieval-only", "--k", "1", "--html", "out.html")
+    assert archivist(monkeypatch, *arguments, "--compare", "last_turn.yaml", "gated.yaml") == 0
+    assert "Changed sides: 1 won by B, 0 lost" in capsys.readouterr().out
+    assert "last_turn.yaml against gated.yaml" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_a_data_set_is_ingested_into_a_folder_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Below --data, beside whatever is there; without --data nothing is touched."""
+    folder = tmp_path / "set"
+    write_files(
+        folder,
+        {
+            "corpus.jsonl": '{"id": "p", "title": "Parking", "text": "Visitors park in the yard behind hall three."}\n',
+            "queries.jsonl": '{"id": "1", "question": "Where do visitors park?", "gold": {"p": 1}}\n',
+        },
+    )
+    assert archivist(monkeypatch, folder) == 2
+    assert "name a folder for its snapshots with --data" in capsys.readouterr().err
+    assert archivist(monkeypatch, folder, "--data", "kept", "--retrieval-only", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["mrr@5"]["value"] == 1.0
+    (made,) = (tmp_path / "kept").iterdir()
+    assert made.name.startswith("set-")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "Missing argument"),
+        (("nowhere.jsonl",), 1, "golden set 'nowhere.jsonl' cannot be read"),
+        (("bad.jsonl",), 1, "bad.jsonl line 1: field 'gold': input should be a valid dictionary"),
+        (("golden.jsonl",), 1, "no snapshot in"),
+        (("golden.jsonl", "--min", "recal@5=0.9"), 2, "--min 'recal@5' is not a metric"),
+        (("golden.jsonl", "--min", "recall@5"), 2, "write it as recall@5=0.9"),
+        (("golden.jsonl", "--min", "key_fact=0.9", "--retrieval-only"), 2, "leave --retrieval-only out"),
+        (("golden.jsonl", "--provider", "x", "--retrieval-only"), 2, "leave one of them out"),
+        (("golden.jsonl", "--compare", "a.yaml", "b.yaml"), 2, "no configuration file 'a.yaml'"),
+        (("golden.jsonl", "--compare", "000001-01234567", "b.yaml"), 2, "give two configuration files, or two snapshots' ids"),
+        (("golden.jsonl", "--compare", "000001-01234567", "000002-01234567"), 2, "no snapshot '000001-01234567' in 'data'"),
+        (("generate", "--out", "golden.jsonl"), 2, "--out 'golden.jsonl' is there already"),
+        (("generate",), 2, "Missing option"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    golden: Path,
+    arguments: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    """2 is for usage, 1 for a golden set or a data folder that cannot be used."""
+    (golden.parent / "bad.jsonl").write_text('{"question": "Where?", "gold": ["a.md"]}\n', encoding="utf-8")
+    assert archivist(monkeypatch, *arguments) == code
+    shown = capsys.readouterr()
+    assert says in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_a_draft_is_written_and_says_what_to_do_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], site: Path, tmp_path: Path
+) -> None:
+    """As many rows as were asked for, each marked; then it can be measured."""
+    assert archivist(monkeypatch, "generate", "--out", "draft.jsonl", "--count", "3", "--data", site / "data") == 0
+    rows = [json.loads(line) for line in (tmp_path / "draft.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["drafted"] for row in rows] == [True, True, True]
+    assert "Wrote 3 rows to draft.jsonl: 0 by an LLM, 3 from headings" in capsys.readouterr().out
+    assert archivist(monkeypatch, "draft.jsonl", "--data", site / "data", "--retrieval-only") == 0
+    assert "3 of 3 questions are drafted" in capsys.readouterr().out
