@@ -138,6 +138,11 @@ class Metrics:
         """It was decided whether a provider may see a prompt."""
         self._clearance.labels(provider, label, "cleared" if cleared else "not_cleared").inc()
 
+    def forget_gauges(self) -> None:
+        """Show nothing of providers and budgets until it is shown anew: some may be gone."""
+        self._breaker.clear()
+        self._budget.clear()
+
     def show_budgets(self, levels: Mapping[str, float]) -> None:
         """What is used of each budget."""
         for name, share in levels.items():

@@ -7,6 +7,8 @@ does the next request get it. What cannot be used changes nothing, and is told b
 from __future__ import annotations
 
 import asyncio
+import codecs
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +25,11 @@ from corpus.errors import ConfigError
 
 DEBOUNCE_MS = 200
 """An editor writes a file in several steps; they count as one change."""
+
+SETTLED_S = 0.2
+"""Files are read whole once they are the same after so long: an editor or `cp` empties a file before it writes it."""
+
+SETTLE_TRIES = 5
 
 WATCH_AGAIN_S = 5.0
 """Seconds until files are watched again after watching them failed."""
@@ -96,6 +103,8 @@ class Reloader:
         self._wanted: ServiceSettings | None = None
         self._watched: set[Path] = set()
         self._moved = asyncio.Event()
+        # Who started without a file's content, over variables alone, may go on so.
+        self._has_content = not _is_empty(_content(origin.file))
         self.problem: str | None = None
         self.needs_restart: tuple[str, ...] = ()
 
@@ -123,7 +132,7 @@ class Reloader:
             # It begins once the folders are watched, and sees what changed before.
             tasks.create_task(self._look())
             async for _ in awatch(
-                *{path.parent for path in self._watched},
+                *_folders(self._watched),
                 watch_filter=concerns,
                 debounce=DEBOUNCE_MS,
                 step=50,
@@ -148,7 +157,7 @@ class Reloader:
     async def _reload(self) -> None:
         process = self._current.services.process
         try:
-            self._wanted = wanted = await process.compute(self._origin.load)
+            self._wanted = wanted = await self._read()
             settings = self._current.services.settings
             self.needs_restart = tuple(
                 name
@@ -164,6 +173,34 @@ class Reloader:
         self.problem = None
         process.metrics.count_reload(outcome)
         _log.info("configuration read", action=f"config_{outcome}", needs_restart=list(self.needs_restart))
+
+    async def _read(self) -> ServiceSettings:
+        """What the files say once they have settled. Raises: ConfigError."""
+        compute = self._current.services.process.compute
+        for _ in range(SETTLE_TRIES):
+            before = await compute(self._contents)
+            content = before.get(self._origin.file.absolute())
+            outcome = await compute(self._loaded, content)
+            await asyncio.sleep(SETTLED_S)
+            if await compute(self._contents) != before:
+                continue
+            if isinstance(outcome, ConfigError):
+                raise outcome
+            self._has_content = not _is_empty(content)
+            return outcome
+        raise ConfigError(f"{self._origin.file} or a file that it names is being written on and on; write it once, as a whole")
+
+    def _loaded(self, content: bytes | None) -> ServiceSettings | ConfigError:
+        """What is loaded, or why it cannot be, which counts only if the files have settled."""
+        if content is not None and _is_empty(content) and self._has_content:
+            return ConfigError(f"{self._origin.file} is empty; write {{}} in it if every default is meant")
+        try:
+            return self._origin.load()
+        except ConfigError as error:
+            return error
+
+    def _contents(self) -> dict[Path, bytes | None]:
+        return {path: _content(path) for path in self._files()}
 
     async def _put_in_force(self, settings: ServiceSettings) -> str:
         before = self._current.services
@@ -182,7 +219,28 @@ class Reloader:
                 found += [settings.prompt.folder / name for name in ("system.txt", "passages.txt", "rewrite.txt")]
             for provider in settings.llm.providers.values():
                 found += _given(provider.api_key_file, provider.ca_file, provider.chat_template)
-        return {path.absolute() for path in found if path.parent.is_dir()}
+        # A link may be put in place anew, or the file behind it be written.
+        both = {each for path in found for each in (path.absolute(), Path(os.path.realpath(path)))}
+        return {path for path in both if path.parent.is_dir()}
+
+
+def _folders(files: Iterable[Path]) -> set[str]:
+    """Where files lie, by real paths: the watcher tells only one path of a folder that has two."""
+    return {os.path.realpath(file.parent) for file in files}
+
+
+def _content(file: Path) -> bytes | None:
+    """The bytes of a file, None where it cannot be read, which whoever loads it tells."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
+
+
+def _is_empty(content: bytes | None) -> bool:
+    """Whether there is nothing but space and comments. A file that says `{}` or `---` says something."""
+    lines = (content or b"").removeprefix(codecs.BOM_UTF8).splitlines()
+    return all(not line.strip() or line.lstrip().startswith(b"#") for line in lines)
 
 
 def _given(*values: T | None) -> Iterable[T]:

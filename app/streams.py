@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.logs import error_fields
 from app.problems import Problem, problem_of, unexpected_problem
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 PING_INTERVAL_S = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
+
+WRITE_WITHIN_S = 30.0
+"""Seconds in which a write goes through. A caller who does not read holds a place at a provider meanwhile."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +48,7 @@ class Pump(Generic[T]):
 
     def __init__(self, events: AsyncIterator[T], on_end: Callable[[], None] | None = None) -> None:
         self._queue: asyncio.Queue[T | _Wake | _End | Exception] = asyncio.Queue(maxsize=AHEAD)
+        self._is_closing = False
         self._task = asyncio.create_task(self._run(events))
         if on_end is not None:
             self._task.add_done_callback(lambda _task: on_end())
@@ -57,7 +61,8 @@ class Pump(Generic[T]):
                     await self._queue.put(event)
         except Exception as error:  # noqa: BLE001 - boundary: whoever reads the pump raises it
             last = error
-        await self._queue.put(last)
+        if not self._is_closing:  # nobody takes it from a full queue
+            await self._queue.put(last)
 
     async def next(self) -> T | None:
         """The next event, None after the last one. Raises: what the iterator raised."""
@@ -95,6 +100,7 @@ class Pump(Generic[T]):
 
     async def close(self) -> None:
         """Cancel what still runs and wait until it has ended."""
+        self._is_closing = True
         self._task.cancel()
         await asyncio.wait({self._task})
 
@@ -121,7 +127,9 @@ async def until_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> 
 class EventStream(Response, Generic[T]):
     """Server-sent events made from a pump. An error after the first event becomes the last event.
 
-    `encode` writes one event, `fail` a problem. The pump is closed when the stream ends or the caller hangs up.
+    `encode` writes one event, `fail` a problem. The pump is closed when the stream ends, the caller hangs up, or a write does
+    not go through within WRITE_WITHIN_S.
+    Raises: ClientDisconnect in the last two cases.
     """
 
     media_type = "text/event-stream"
@@ -141,30 +149,37 @@ class EventStream(Response, Generic[T]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(_disconnected(receive))
         gone.add_done_callback(lambda _task: self._pump.wake())
-        silence = _Silence(self._pump.wake)
-
-        async def write(data: bytes) -> None:
-            silence.ended()
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-
+        stuck = asyncio.timeout(None)
+        watch = _Watch(self._pump.wake, stuck)
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            try:
-                await self._write_all(gone, write)
-            except ArchivistError as error:
-                _log.warning("stream failed", action="stream_failed", **error_fields(error))
-                await write(b"".join(self._fail(problem_of(error))))
-            except (ClientDisconnect, OSError):
+            async with stuck:
+                await self._write_body(gone, watch.watched(send))
+        except TimeoutError as error:
+            if not stuck.expired():
                 raise
-            except Exception as error:  # noqa: BLE001 - boundary: a stream's final error event
-                _log.error("unexpected error", action="stream_failed", **error_fields(error))
-                await write(b"".join(self._fail(unexpected_problem())))
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            raise ClientDisconnect from error
         finally:
-            silence.close()
+            watch.close()
             gone.cancel()
             await asyncio.wait({gone})
             await self._pump.close()
+
+    async def _write_body(self, gone: asyncio.Task[None], send: Send) -> None:
+        async def write(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            await self._write_all(gone, write)
+        except ArchivistError as error:
+            _log.warning("stream failed", action="stream_failed", **error_fields(error))
+            await write(b"".join(self._fail(problem_of(error))))
+        except (ClientDisconnect, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - boundary: a stream's final error event
+            _log.error("unexpected error", action="stream_failed", **error_fields(error))
+            await write(b"".join(self._fail(unexpected_problem())))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write_all(self, gone: asyncio.Task[None], write: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
         events, is_last = [self._first], False
@@ -181,27 +196,40 @@ class EventStream(Response, Generic[T]):
                 await write(b": ping\n\n")
 
 
-class _Silence:
-    """Calls back whenever nothing has been written for PING_INTERVAL_S, over one timer that lags behind the writing."""
+class _Watch:
+    """Looks after the writing of a stream, over one timer that lags behind it: a timer a write would cost more than the write.
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._loop, self._call = asyncio.get_running_loop(), call
-        self._since = self._loop.time()
-        self._timer = self._loop.call_later(PING_INTERVAL_S, self._look)
+    `silent` is called whenever nothing has been written for PING_INTERVAL_S; `stuck` expires when a write takes longer than
+    WRITE_WITHIN_S.
+    """
 
-    def ended(self) -> None:
-        """Something is written now."""
-        self._since = self._loop.time()
+    def __init__(self, silent: Callable[[], None], stuck: asyncio.Timeout) -> None:
+        self._loop, self._silent, self._stuck = asyncio.get_running_loop(), silent, stuck
+        self._since, self._is_writing = self._loop.time(), False
+        self._timer = self._loop.call_later(min(PING_INTERVAL_S, WRITE_WITHIN_S), self._look)
+
+    def watched(self, send: Send) -> Send:
+        """`send`, whose calls are seen."""
+
+        async def watched(message: Message) -> None:
+            self._since, self._is_writing = self._loop.time(), True
+            await send(message)
+            self._since, self._is_writing = self._loop.time(), False
+
+        return watched
 
     def close(self) -> None:
         """There will be no further call."""
         self._timer.cancel()
 
     def _look(self) -> None:
-        lasted_s = self._loop.time() - self._since
-        wait_s = PING_INTERVAL_S
-        if lasted_s < PING_INTERVAL_S:
-            wait_s -= lasted_s
-        else:
-            self._call()
-        self._timer = self._loop.call_later(wait_s, self._look)
+        now = self._loop.time()
+        left_s = self._since + (WRITE_WITHIN_S if self._is_writing else PING_INTERVAL_S) - now
+        if left_s <= 0 and self._is_writing:
+            self._stuck.reschedule(now)
+            return
+        if left_s <= 0:
+            self._silent()
+            left_s = PING_INTERVAL_S
+        # A write that begins or ends meanwhile is due no sooner than the shorter of the two.
+        self._timer = self._loop.call_later(min(left_s, PING_INTERVAL_S, WRITE_WITHIN_S), self._look)

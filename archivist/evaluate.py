@@ -285,7 +285,7 @@ def _require_extra() -> None:
 
     for module in ("ir_measures", "pytrec_eval", "scipy"):
         if find_spec(module) is None:
-            raise ConfigError(f"{module} is not installed; run `pip install 'archivist[evaluation]'`")
+            raise ConfigError(f"{module} is not installed; run `pip install '.[evaluation]'`")
 
 
 @contextmanager

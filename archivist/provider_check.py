@@ -13,9 +13,11 @@ from app.llm.clearance import clearance_of
 from app.llm.llamacpp import LlamaCppBackend
 from app.llm.provider import Provider, open_provider
 from app.llm.remote import HttpBackend
+from app.llm.settings import ProviderSettings
 from app.metrics import Metrics
 from app.settings import ServiceSettings
 from corpus.errors import (
+    ArchivistError,
     BackendError,
     BackendNotConfigured,
     BackendTimeout,
@@ -60,15 +62,17 @@ class ProviderCheck:
 async def check_providers(settings: ServiceSettings, in_use: Collection[str]) -> list[ProviderCheck]:
     """Call every provider at once, and say what came of it, in the order of the configuration."""
     metrics = Metrics()
-    checks = [
-        _check(
-            open_provider(name, provider, clearance_of(name, provider, settings.labels), metrics),
-            settings,
-            in_use=name in in_use,
-        )
-        for name, provider in settings.llm.providers.items()
-    ]
-    return list(await asyncio.gather(*checks))
+
+    async def checked(name: str, configured: ProviderSettings) -> ProviderCheck:
+        is_used = name in in_use
+        try:
+            provider = open_provider(name, configured, clearance_of(name, configured, settings.labels), metrics)
+            return await _check(provider, settings, in_use=is_used)
+        except Exception as error:  # noqa: BLE001 - boundary: what is wrong with one provider must not hide the others
+            reason = str(error) if isinstance(error, ArchivistError) else f"the check itself failed: {type(error).__name__}"
+            return ProviderCheck(name, configured.kind, configured.model, is_used, "failed", reason=reason)
+
+    return list(await asyncio.gather(*(checked(name, each) for name, each in settings.llm.providers.items())))
 
 
 async def _check(provider: Provider, settings: ServiceSettings, *, in_use: bool) -> ProviderCheck:

@@ -16,7 +16,8 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
-from app.llm.settings import LlmSettings, ProviderSettings
+from app.llm.remote import shown_variable
+from app.llm.settings import LlmSettings, ProviderSettings, shown_name
 from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
@@ -24,6 +25,9 @@ from ingest.settings import ChunkingSettings, JobSettings, SourceSettings
 
 PREFIX = "ARCHIVIST_"
 CONFIG_VARIABLE = "ARCHIVIST_CONFIG"
+
+PATH_CHARS = 80
+"""A longer api_key_file that is not there is not repeated: keys can hold slashes too."""
 
 
 class Settings(BaseSettings):
@@ -166,7 +170,7 @@ def _nearest(key: str, known: list[str]) -> str:
 def _explain(error: ValidationError, path: Path) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        location = ".".join(str(part) for part in problem["loc"])
+        location = ".".join(shown_name(str(part)) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = _fields_at(problem["loc"][:-1])
             lines.append(f"unknown key {location!r}{_nearest(str(problem['loc'][-1]), known)}")
@@ -197,17 +201,27 @@ def _with_key(name: str, provider: ProviderSettings) -> ProviderSettings:
     if provider.api_key_file:
         try:
             key = provider.api_key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            key_file = str(provider.api_key_file)
-            raise ConfigError(f"llm.providers.{name}.api_key_file {key_file!r} cannot be read ({error})") from error
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else type(error).__name__
+            raise ConfigError(
+                f"llm.providers.{name}.api_key_file{_shown_file(provider.api_key_file)} cannot be read ({why}); "
+                "it must be the path of a file that holds the key"
+            ) from error
         return provider.model_copy(update={"api_key": SecretStr(key)})
     return provider
+
+
+def _shown_file(path: Path) -> str:
+    """A path in quotes, for an error; nothing where it may be the key itself."""
+    text = str(path)
+    is_path = len(text) <= PATH_CHARS and all(shown_name(part) == part for part in path.parts) and len(path.parts) > 1
+    return f" {text!r}" if is_path else ""
 
 
 def _require_key_of_default(llm: LlmSettings) -> None:
     provider = llm.providers.get(llm.default)
     if provider is not None and provider.api_key_env and provider.api_key is None:
         raise ConfigError(
-            f"llm.default is {llm.default!r}, whose key is read from ${provider.api_key_env}, which is not set; "
-            f"export {provider.api_key_env}=…, or choose another llm.default"
+            f"llm.default is {llm.default!r}, and the environment variable {shown_variable(provider.api_key_env)}, which "
+            "holds its key, is not set; export it, or choose another llm.default"
         )

@@ -299,14 +299,9 @@ class Store:
         )
         return dict(rows)
 
-    def labels_visible(self, groups: Sequence[str]) -> list[str]:
-        """The labels that stand on documents which any of `groups` may see."""
-        rows = self._rows(
-            "SELECT DISTINCT label FROM documents WHERE number IN "  # noqa: S608 - only question marks
-            f"(SELECT number FROM document_groups WHERE name IN ({', '.join('?' * len(groups))}))",
-            groups,
-        )
-        return [label for (label,) in rows]
+    def labels_in_use(self) -> list[str]:
+        """The labels that stand on any document, whoever may see it."""
+        return [label for (label,) in self._rows("SELECT DISTINCT label FROM documents", [])]
 
     def files(self) -> Iterator[FileRecord]:
         """The files that the snapshot was made from."""

@@ -79,7 +79,7 @@ def judge(
     try:
         import ir_measures
     except ModuleNotFoundError as error:
-        raise ConfigError("ir-measures is not installed; run `pip install 'archivist[evaluation]'`") from error
+        raise ConfigError("ir-measures is not installed; in the checkout, run `pip install '.[evaluation]'`") from error
     names = gold_of or {}
     judged = [ranking for ranking in rankings if ranking.question.is_answerable]
     qrels = [

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.settings import EmbedderSettings, SearchSettings
@@ -23,6 +24,13 @@ Run = Callable[[JobSettings], Report]
 def anyio_backend() -> str:
     """The service runs on asyncio."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def logs_of_its_own() -> Iterator[None]:
+    """A test that runs a command in this process leaves no log behind that writes to what pytest has closed."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator
     BackendError.
     """
     progress = _Progress(Asker(caller.owner, ask.provider))
-    with services.gateway.entered(), services.snapshots.lease() as snapshot:
+    with services.gateway.entered(ask.provider), services.snapshots.lease() as snapshot:
         progress.snapshot = snapshot.id
         recalled = await recall(services, caller, ask, snapshot)
         progress.asker.turn = 1 + sum(message.role == "user" for message in recalled.messages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from app.access import Caller
@@ -59,21 +59,25 @@ def _of_turns(
 
 
 def _of_messages(services: Services, caller: Caller, messages: Sequence[Message], snapshot: OpenSnapshot) -> Recalled:
+    """The same for the turns that a stateless caller sent: an answer of ours is known by its words.
+
+    One that is not known could rest on anything, also on what its caller could see then and cannot now: it counts with the
+    highest label of any document there is.
+    """
+    kept: list[Message] = []
     used: list[StoredPassage] = []
-    labels: list[str] = []
     for message in messages:
-        if message.role != "assistant":
-            continue
-        passages = services.given.recall(message.content)
+        passages: tuple[StoredPassage, ...] | None = ()
+        if message.role == "assistant":
+            passages = services.given.recall(message.content)
         if passages is None:
-            # It could rest on anything that its caller may see, and so could all that is written with it in view.
-            highest = services.settings.labels.highest(snapshot.store.labels_visible(caller.groups))
+            highest = services.settings.labels.highest(snapshot.store.labels_in_use())
             passages = (StoredPassage("", "", "", highest),)
-        used += passages
-        # What an answer was labelled when it was given counts, also where its documents are gone.
-        labels += [p.label for p in passages]
-        today = snapshot.store.labels([p.document_id for p in passages], caller.groups)
-        labels += today.values()
-        if any(p.document_id not in today for p in passages):
-            labels += snapshot.store.labels_visible(caller.groups)
-    return Recalled(None, tuple(messages), services.settings.labels.highest(labels), tuple(dict.fromkeys(used)))
+        today = snapshot.store.labels([p.document_id for p in passages if p.document_id], caller.groups)
+        if any(p.document_id and p.document_id not in today for p in passages):
+            continue
+        kept.append(message)
+        # What an answer was labelled when it was given counts as well as what its documents are labelled today.
+        used += [*passages, *(replace(p, label=today[p.document_id]) for p in passages if p.document_id)]
+    inherited = tuple(dict.fromkeys(used))
+    return Recalled(None, tuple(kept), services.settings.labels.highest([p.label for p in inherited]), inherited)

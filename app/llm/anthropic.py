@@ -97,4 +97,5 @@ def _read_usage(usage: dict[str, Any]) -> Piece:
     """What the prompt took: `input_tokens` leaves out what was read from the cache and what was written to it."""
     fresh = count_of(usage.get("input_tokens"))
     read, written = count_of(usage.get("cache_read_input_tokens")), count_of(usage.get("cache_creation_input_tokens"))
-    return Piece(prompt_tokens=None if fresh is None else fresh + (read or 0) + (written or 0), cached_tokens=read)
+    whole_prompt = None if fresh is None else count_of(fresh + (read or 0) + (written or 0))
+    return Piece(prompt_tokens=whole_prompt, cached_tokens=read)

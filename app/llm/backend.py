@@ -32,7 +32,7 @@ class Usage:
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
-            cost_usd=None if unknown else (self.cost_usd or 0.0) + (other.cost_usd or 0.0),
+            cost_usd=None if unknown else round((self.cost_usd or 0.0) + (other.cost_usd or 0.0), 12),
             estimated=self.estimated or other.estimated,
         )
 

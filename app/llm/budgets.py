@@ -120,13 +120,14 @@ class Standing:
     """What the budgets say to one call.
 
     `notes` are sentences for the answer's route. `spent` names the budget that refuses the call. Otherwise `providers` are
-    the ones to use instead of the usual, None where the usual may be. `levels` are the shares used of the budgets that all
-    callers share, by name, what is held included.
+    the ones to use instead of the usual, None where the usual may be. `name` is the budget that decided. `levels` are the
+    shares used of the budgets that all callers share, by name, what is held included.
     """
 
     notes: tuple[str, ...] = ()
     providers: tuple[str, ...] | None = None
     spent: str | None = None
+    name: str = ""
     retry_after_s: float = 0.0
     levels: Mapping[str, float] = field(default_factory=dict)
 
@@ -168,6 +169,7 @@ class Budgets:
             notes=tuple(notes),
             providers=cheaper[0].then if cheaper and not refusing else None,
             spent=refusing[0].name if refusing else None,
+            name=next((each.name for each in (*refusing, *cheaper)), ""),
             retry_after_s=self._spending.until_midnight_s(),
             levels=self.levels(),
         )

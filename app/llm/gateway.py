@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -17,7 +17,7 @@ from app.llm.backend import Backend, Delta, Finished, Prompt, Usage
 from app.llm.budgets import Budgets, Spending
 from app.llm.clearance import clearance_of
 from app.llm.cost import Spent, priced
-from app.llm.plan import Asker, Planner, Route, short
+from app.llm.plan import Asker, Plan, Planner, Route, short
 from app.llm.provider import Provider, Work, digest_of_files, extractive_provider, open_provider
 from app.llm.routes import Chosen
 from app.llm.settings import EXTRACTIVE, FIXED, LlmSettings
@@ -26,6 +26,7 @@ from app.metrics import Metrics
 from corpus.errors import (
     BackendError,
     BackendNotConfigured,
+    BudgetSpent,
     EgressRefused,
     NotCleared,
     Overloaded,
@@ -33,13 +34,6 @@ from corpus.errors import (
 from corpus.settings import LabelSettings
 
 _log = structlog.get_logger("archivist.llm")
-
-
-@dataclass(slots=True)
-class _Inside:
-    """How many questions are being answered. Shared by the gateways of all configurations."""
-
-    count: int = 0
 
 
 class Gateway:
@@ -73,26 +67,35 @@ class Gateway:
             else:
                 self._providers[name] = open_provider(name, provider, clearance, metrics)
         self._planner = Planner(settings, labels, self._providers, self._extractive, self._budgets, metrics)
-        self._inside: _Inside = previous._inside if previous is not None else _Inside()
-        in_use = {name for chain in self._chains() for name in chain}
-        self._most_inside = sum(self._provider(name).places.total for name in in_use)
+        self._inside: dict[str | None, int] = previous._inside if previous is not None else {}
 
     async def start(self) -> None:
-        """Begin to load what is run by the service itself."""
+        """Begin to load what is run by the service itself, and show the providers that there are now."""
+        self._metrics.forget_gauges()
         for provider in self._providers.values():
+            provider.show_breaker()
             await provider.start()
+        self.show_budgets()
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """A place at the door, before any work is done for a question. Raises: Overloaded where all places are taken."""
-        if self._inside.count >= self._most_inside:
-            waits = [self._provider(name).places.wait_s for name in self._settings.chain]
-            raise Overloaded(f"{self._inside.count} questions are being answered", min(waits))
-        self._inside.count += 1
+    def entered(self, requested: str | None = None) -> Iterator[None]:
+        """A place at the door, before any work is done for a question: as many as its providers have, and who is asked for by
+        name has places of its own.
+
+        Raises: Overloaded where all are taken.
+        """
+        known = requested is not None and (requested == EXTRACTIVE or requested in self._providers)
+        door = requested if known else None
+        names = {requested} if known else {name for chain in self._chains() for name in chain}
+        places = [self._provider(name).places for name in names if name is not None]
+        inside = self._inside.get(door, 0)
+        if inside >= sum(each.total for each in places):
+            raise Overloaded(f"questions being answered: {inside}", min(each.wait_s for each in places))
+        self._inside[door] = inside + 1
         try:
             yield
         finally:
-            self._inside.count -= 1
+            self._inside[door] -= 1
 
     def check(self, requested: str | None) -> None:
         """Whether a caller may choose this provider. Raises: Invalid, BackendNotConfigured."""
@@ -115,33 +118,35 @@ class Gateway:
             yield Delta(plan.answer)
             yield Finished(Usage())
             return
-        prompt = replace(prompt, deadline=asyncio.get_running_loop().time() + self._settings.answer_within_s)
+        prompt = replace(prompt, deadline=self._deadline(asker))
         passed, full = list(plan.passed), None
-        # Held from here on, with nothing awaited since the budgets were asked.
-        with self._spending.hold(asker.owner, plan.estimate.usd, plan.estimate.tokens):
-            for provider in plan.providers:
-                is_last = provider is plan.providers[-1]
-                if is_last and plan.tail and full is not None:
-                    raise full  # an answer that this machine computes does not help where many wait already
-                yield Route(provider.name, provider.backend.model, plan.told(passed, is_tail=is_last and plan.tail))
-                began = False
-                try:
-                    async with aclosing(self._call(provider, prompt, asker)) as events:
-                        async for event in events:
-                            began = True
-                            yield event
-                    return
-                except Overloaded as error:
-                    if is_last:
-                        raise
-                    full = error
-                    passed.append(f"provider {provider.name!r} is full")
-                except (BackendError, EgressRefused) as error:
-                    if began:
-                        raise
-                    if is_last:
-                        raise full or error from error
-                    passed.append(f"provider {provider.name!r} failed: {short(error)}")
+        for provider in plan.providers:
+            is_last = provider is plan.providers[-1]
+            if is_last and plan.tail and full is not None:
+                raise full  # an answer that this machine computes does not help where many wait already
+            yield Route(provider.name, provider.backend.model, plan.told(passed, is_tail=is_last and plan.tail))
+            began = False
+            try:
+                async with aclosing(self._call(provider, prompt, asker, plan)) as events:
+                    async for event in events:
+                        began = True
+                        yield event
+                return
+            except Overloaded as error:
+                if is_last:
+                    raise
+                full = error
+                passed.append(f"provider {provider.name!r} is full")
+            except BudgetSpent as error:
+                if is_last:
+                    raise
+                passed.append(f"budget {error.budget!r} has no room for provider {provider.name!r}")
+            except (BackendError, EgressRefused) as error:
+                if began:
+                    raise
+                if is_last:
+                    raise full or error from error
+                passed.append(f"provider {provider.name!r} failed: {short(error)}")
 
     async def complete(self, prompt: Prompt, asker: Asker, *, timeout_s: float = 10.0) -> str:
         """The whole text of a short answer by an LLM, such as a rewritten question; under the same clearance and budgets.
@@ -156,19 +161,19 @@ class Gateway:
             raise NotCleared(plan.barred, "; ".join(plan.passed))
         if not providers:
             raise BackendNotConfigured(EXTRACTIVE, "it quotes and cannot write, and no LLM may be called; see llm.default")
-        prompt = replace(prompt, deadline=asyncio.get_running_loop().time() + timeout_s)
-        with self._spending.hold(asker.owner, plan.estimate.usd, plan.estimate.tokens):
-            for provider in providers:
-                parts: list[str] = []
-                try:
-                    async with aclosing(self._call(provider, prompt, asker)) as events:
-                        async for event in events:
-                            if isinstance(event, Delta):
-                                parts.append(event.text)
-                    return "".join(parts)
-                except (BackendError, EgressRefused, Overloaded):
-                    if provider is providers[-1]:
-                        raise
+        deadline = min(self._deadline(asker), asyncio.get_running_loop().time() + timeout_s)
+        prompt = replace(prompt, deadline=deadline)
+        for provider in providers:
+            parts: list[str] = []
+            try:
+                async with aclosing(self._call(provider, prompt, asker, plan)) as events:
+                    async for event in events:
+                        if isinstance(event, Delta):
+                            parts.append(event.text)
+                return "".join(parts)
+            except (BackendError, EgressRefused, Overloaded, BudgetSpent):
+                if provider is providers[-1]:
+                    raise
         raise AssertionError("the last provider either answers or raises")
 
     def files_changed(self) -> bool:
@@ -200,22 +205,37 @@ class Gateway:
         if not kept_by:
             await self._extractive.close()
 
-    async def _call(self, provider: Provider, prompt: Prompt, asker: Asker) -> AsyncGenerator[Delta | Finished, None]:
+    async def _call(
+        self, provider: Provider, prompt: Prompt, asker: Asker, plan: Plan
+    ) -> AsyncGenerator[Delta | Finished, None]:
         """One provider's answer, with what it cost. However it ends, what it used is noted."""
+        if plan.in_budget:
+            standing = self._planner.standing(provider, prompt, asker)
+            if standing.spent is not None or standing.providers is not None:
+                raise BudgetSpent(standing.name, standing.retry_after_s)
+        estimate = self._planner.estimate(provider, prompt)
         usage: Usage | None = None
         work, characters = Work(), 0
-        try:
-            async with provider.answering(prompt, work) as stream:
-                async for event in stream:
-                    if isinstance(event, Finished):
-                        usage = priced(event.usage, provider.name, self._settings)
-                        event = replace(event, usage=usage)
-                    else:
-                        characters += len(event.text)
-                    yield event
-        finally:
-            if work.begun and provider is not self._extractive:
-                self._count(provider, asker, usage or self._estimated(provider, prompt, characters))
+        # Held from here on, with nothing awaited since the budgets were asked.
+        with self._spending.hold(asker.owner, estimate.usd, estimate.tokens):
+            try:
+                async with provider.answering(prompt, work) as stream:
+                    async for event in stream:
+                        if isinstance(event, Finished):
+                            usage = priced(event.usage, provider.name, self._settings)
+                            event = replace(event, usage=usage)
+                        else:
+                            characters += len(event.text)
+                        yield event
+            finally:
+                if work.begun and provider is not self._extractive:
+                    self._count(provider, asker, usage or self._estimated(provider, prompt, characters))
+
+    def _deadline(self, asker: Asker) -> float:
+        """By when all that is asked for one question must be there; from its first call on."""
+        if asker.deadline is None:
+            asker.deadline = asyncio.get_running_loop().time() + self._settings.answer_within_s
+        return asker.deadline
 
     def _estimated(self, provider: Provider, prompt: Prompt, characters: int) -> Usage:
         """What a call used that was broken off."""

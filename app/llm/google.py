@@ -71,7 +71,7 @@ def read_event(call: Call, event: str) -> Piece:
         counts = object_in(call, body, "usageMetadata")
         written, thought = count_of(counts.get("candidatesTokenCount")), count_of(counts.get("thoughtsTokenCount"))
         piece.prompt_tokens = count_of(counts.get("promptTokenCount"))
-        piece.completion_tokens = None if written is None and thought is None else (written or 0) + (thought or 0)
+        piece.completion_tokens = None if written is None and thought is None else count_of((written or 0) + (thought or 0))
         piece.cached_tokens = count_of(counts.get("cachedContentTokenCount"))
     return piece
 

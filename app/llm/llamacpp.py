@@ -271,7 +271,7 @@ def _how(process: Process) -> str:
 def problem_of(settings: ProviderSettings) -> str | None:
     """Why a GGUF file cannot be run as configured, in words that name the next step; None if nothing is seen to be wrong."""
     if importlib.util.find_spec("xllamacpp") is None:
-        return "xllamacpp is not installed; install it with pip install 'archivist[local]'"
+        return "xllamacpp is not installed; in the checkout, run `pip install '.[local]'`"
     path = settings.model_path
     if path is None or not path.is_file():
         return f"model_path {str(path)!r} is not a file; download a GGUF file and name it here"

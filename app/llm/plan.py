@@ -1,7 +1,7 @@
 """Who is tried for a prompt, in which order, and why: decided before anything is sent. Calls nobody.
 
-What is decided, in this order: the rule that the question falls under, what may still be spent, who is cleared for the
-prompt's label, who can be called.
+What is decided, in this order: the rule that the question falls under, who is cleared for the prompt's label, who can be
+called, what may still be spent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from app.llm.backend import Prompt, Usage
-from app.llm.budgets import Budgets, Totals
+from app.llm.budgets import Budgets, Standing, Totals
 from app.llm.clearance import is_cleared
 from app.llm.cost import Spent, priced
 from app.llm.provider import Provider
@@ -55,13 +55,15 @@ class Route:
 class Asker:
     """Who asks, and what of it the gateway needs. `requested` is the caller's own choice of a provider, `turn` counts from 1.
 
-    `spent` grows by what each call to a provider used, also one that was broken off.
+    `spent` grows by what each call to a provider used, also one that was broken off. `deadline` is a time of the event loop's
+    clock for all that is asked for one question; set by the first call.
     """
 
     owner: str
     requested: str | None = None
     turn: int = 1
     spent: list[Spent] = field(default_factory=list)
+    deadline: float | None = None
 
     @property
     def usage(self) -> Usage:
@@ -74,7 +76,8 @@ class Plan:
     """What was decided before anything was sent: whom to try, in order, and why; or a fixed answer.
 
     `passed` says who was left out, and why; `barred` is the first who may not see the label. `tail`: whether extractive
-    stands at the end because the fallback is on, rather than by somebody's choice. `estimate` is what the answer takes at most.
+    stands at the end because the fallback is on, rather than by somebody's choice. `in_budget`: whether budgets are asked about
+    each provider; not about those that stand in where one is spent.
     """
 
     providers: tuple[Provider, ...]
@@ -83,7 +86,7 @@ class Plan:
     barred: str | None = None
     answer: str = ""
     tail: bool = False
-    estimate: Totals = field(default_factory=Totals)
+    in_budget: bool = True
 
     def told(self, passed: Sequence[str], *, is_tail: bool) -> str:
         """Why the one who answers now does, in words for people; `passed` are those who were tried or left out before."""
@@ -137,20 +140,42 @@ class Planner:
         return Route(FIXED, FIXED, chosen.reason), chosen.answer
 
     def plan(self, prompt: Prompt, asker: Asker, chosen: Chosen | None = None) -> Plan:
-        """Rule, budgets, clearance, in this order. Raises: Invalid, BudgetSpent, NotCleared, BackendNotConfigured."""
+        """Rule, clearance, budgets, in this order. Raises: Invalid, BudgetSpent, NotCleared, BackendNotConfigured."""
         self.check(asker.requested)
         if chosen is None:
             chosen = self._choose(prompt, asker)
         if chosen.answer:
             return Plan((), chosen.reason, answer=chosen.answer)
-        reason, chain = chosen.reason, chosen.providers
-        if chain[0] != EXTRACTIVE:
-            standing = self._budgets.standing(asker.owner, self._estimate(prompt, chain))
-            if standing.spent is not None:
-                raise BudgetSpent(standing.spent, standing.retry_after_s)
-            reason = "; ".join([reason, *standing.notes])
-            chain = standing.providers or chain
-        return replace(self._cleared(chain, prompt.label, reason, asker), estimate=self._estimate(prompt, chain))
+        plan = self._cleared(chosen.providers, prompt.label, chosen.reason, asker)
+        return self._within_budget(plan, prompt, asker)
+
+    def _within_budget(self, plan: Plan, prompt: Prompt, asker: Asker) -> Plan:
+        """The plan without those that a budget has no room for, or with those that stand in for them.
+
+        Who comes first decides: where it has no room and a budget names providers, they are the chain.
+        """
+        allowed: list[Provider] = []
+        notes: list[str] = []
+        refused: Standing | None = None
+        for provider in plan.providers:
+            standing = self.standing(provider, prompt, asker)
+            notes += [note for note in standing.notes if note not in notes]
+            if standing.spent is None and standing.providers is None:
+                allowed.append(provider)
+                continue
+            refused = refused or standing
+            if provider is plan.providers[0] and standing.providers is not None:
+                reason = "; ".join([plan.reason, *notes])
+                return replace(self._cleared(standing.providers, prompt.label, reason, asker), in_budget=False)
+        if refused is not None and (not allowed or (plan.tail and allowed == [self._extractive])):
+            raise BudgetSpent(refused.name, refused.retry_after_s)
+        return replace(plan, providers=tuple(allowed), reason="; ".join([plan.reason, *notes]))
+
+    def standing(self, provider: Provider, prompt: Prompt, asker: Asker) -> Standing:
+        """What the budgets say to one call of a provider."""
+        if provider is self._extractive:
+            return Standing()
+        return self._budgets.standing(asker.owner, self.estimate(provider, prompt))
 
     def _choose(self, prompt: Prompt, asker: Asker) -> Chosen:
         if asker.requested is not None:
@@ -189,19 +214,12 @@ class Planner:
             raise BackendNotConfigured(chain[0], self._provider(chain[0]).problem or "it cannot be called")
         return Plan(tuple(providers), reason, tuple(passed), barred, tail=tail)
 
-    def _estimate(self, prompt: Prompt, chain: Sequence[str]) -> Totals:
-        """What the call takes at most, about: by the dearest of the chain."""
-        if chain[0] == EXTRACTIVE:
+    def estimate(self, provider: Provider, prompt: Prompt) -> Totals:
+        """What a call takes at most, about."""
+        if provider.settings is None:
             return Totals()
-        prompt_tokens = estimate_prompt_tokens(prompt)
-        each = [
-            Totals.of(priced(Usage(prompt_tokens, self._most_tokens(name, prompt)), name, self._settings)) for name in chain
-        ]
-        return Totals(max(totals.usd for totals in each), max(totals.tokens for totals in each))
-
-    def _most_tokens(self, name: str, prompt: Prompt) -> int:
-        settings = self._provider(name).settings
-        return prompt.max_tokens if settings is None else max(prompt.max_tokens, settings.most_tokens_in_body)
+        most = Usage(estimate_prompt_tokens(prompt), max(prompt.max_tokens, provider.settings.most_tokens_in_body))
+        return Totals.of(priced(most, provider.name, self._settings))
 
     def _provider(self, name: str) -> Provider:
         return self._extractive if name == EXTRACTIVE else self._providers[name]

@@ -22,6 +22,7 @@ from app.llm.openai import OpenAIBackend
 from app.llm.places import Places
 from app.llm.remote import HttpBackend
 from app.llm.settings import EXTRACTIVE, ProviderSettings
+from app.logs import error_fields
 from app.metrics import Metrics
 from corpus.egress import Egress
 from corpus.errors import (
@@ -46,7 +47,19 @@ EXTRACTIVE_CONCURRENT, EXTRACTIVE_QUEUED, EXTRACTIVE_QUEUE_S = 4, 64, 60.0
 LONGEST_RETRY_WAIT_S = 5.0
 """A provider that asks for more is left alone for so long, and the next one asked."""
 
+LONGEST_HOLD_S = 900.0
+"""However long a provider asks to be left alone: after that one call tries it."""
+
 RETRY_WAIT_S = 0.2
+
+LEAST_S = 0.2
+"""A call with less time than that is not begun."""
+
+SLOW_S = 20.0
+"""A provider that gives nothing in so long is slow, whosever limit it was."""
+
+# Its own hook would log what a provider said; what is worth a line is logged here.
+stamina.instrumentation.set_on_retry_hooks([])
 
 OF_THE_PROVIDER = (401, 403, 404, 408)
 """Refusals that the next request would get too; any other 4xx is the fault of one request."""
@@ -59,6 +72,8 @@ class Work:
     """What one call meant to the provider: whether it may have worked on it, and will want to be paid, whatever came of it."""
 
     begun: bool = False
+    ticket: int = 0
+    entered_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -102,7 +117,7 @@ class Provider:
         queue_s = self.settings.queue_timeout_s if self.settings else EXTRACTIVE_QUEUE_S
         if prompt.deadline is not None:
             queue_s = min(queue_s, max(0.0, prompt.deadline - loop.time()))
-            if queue_s == 0 and self.settings is not None:
+            if queue_s < LEAST_S and self.settings is not None:
                 raise BackendTimeout(self.name, "total", 0.0)  # others took the time, so nothing is held against this one
         try:
             await self.places.take(f"LLM provider {self.name!r}", queue_s)
@@ -117,32 +132,46 @@ class Provider:
 
     @asynccontextmanager
     async def _entered(self, prompt: Prompt, work: Work) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
-        ticket = self.breaker.enter()
-        if ticket is None:
-            raise self._left_alone()
+        self._enter(work)
         began = asyncio.get_running_loop().time()
         try:
             first, rest = await self._begin(prompt, work)
-            self.breaker.began(ticket)
+            self.breaker.began(work.ticket)
+            self.show_breaker()
             self.metrics.observe_first_token(self.name, asyncio.get_running_loop().time() - began)
-            async with aclosing(rest), aclosing(self._all(first, rest, ticket)) as events:
+            async with aclosing(rest), aclosing(self._all(first, rest, work)) as events:
                 yield events
         except (BackendError, EgressRefused) as error:
-            self._failed(error, ticket)
+            self._failed(error, prompt, work)
             raise
+        except Exception as error:  # boundary: whatever a provider's bytes bring about must not end the chain
+            _log.error("unexpected error of a backend", action="backend_broke", provider=self.name, **error_fields(error))
+            broken = BackendMalformed(self.name, f"its answer could not be read ({type(error).__name__})")
+            self._failed(broken, prompt, work)
+            raise broken from error
         finally:
-            self.breaker.abandoned(ticket)
+            self.breaker.abandoned(work.ticket)
+
+    def _enter(self, work: Work) -> None:
+        ticket = self.breaker.enter()
+        if ticket is None:
+            raise self._left_alone()
+        work.ticket, work.entered_at = ticket, asyncio.get_running_loop().time()
 
     async def _begin(self, prompt: Prompt, work: Work) -> tuple[Delta | Finished, Events]:
         attempts = 1 + (self.settings.retries if self.settings else 0)
 
         def wait_s(error: Exception) -> float | bool:
             wait = _retry_wait_s(error)
+            self._obey(error)
             too_late = prompt.deadline is not None and asyncio.get_running_loop().time() + wait > prompt.deadline
             return False if too_late else wait
 
         async for attempt in stamina.retry_context(on=wait_s, attempts=attempts, timeout=None):
             if attempt.num > 1:
+                # It may have asked others meanwhile to leave it alone, for a moment longer than this call.
+                await asyncio.sleep(min(self.breaker.opens_in_s, RETRY_WAIT_S))
+                self._enter(work)
                 self.metrics.count_retry(self.name)
             if self.settings is not None:
                 _log.info(
@@ -165,38 +194,51 @@ class Provider:
                     raise
         raise AssertionError("the last attempt either returns or raises")
 
-    async def _all(self, first: Delta | Finished, rest: Events, ticket: int) -> Events:
+    async def _all(self, first: Delta | Finished, rest: Events, work: Work) -> Events:
         if isinstance(first, Finished):
-            self._succeeded(ticket)
+            self._succeeded(work)
         yield first
         async for event in rest:
             if type(event) is Finished:
-                self._succeeded(ticket)
+                self._succeeded(work)
             yield event
 
-    def _succeeded(self, ticket: int) -> None:
-        self.breaker.succeeded(ticket)
+    def _obey(self, error: Exception) -> None:
+        """Leave the provider alone for as long as it asked, all calls of it."""
+        if isinstance(error, BackendRateLimited | BackendFailed) and error.retry_after_s:
+            self.breaker.hold(min(error.retry_after_s, LONGEST_HOLD_S))
+            self.show_breaker()
+
+    def _succeeded(self, work: Work) -> None:
+        self.breaker.succeeded(work.ticket)
         self.last_failure, self.answered_at = None, datetime.now(UTC)
         self.metrics.count_call(self.name, "answered")
+        self.show_breaker()
+
+    def show_breaker(self) -> None:
+        """Tell the metrics whether it is left alone."""
         self.metrics.show_breaker(self.name, is_open=self.breaker.phase != "closed")
 
-    def _failed(self, error: ArchivistError, ticket: int) -> None:
+    def _failed(self, error: ArchivistError, prompt: Prompt, work: Work) -> None:
         """Note a failure; only what says something of the provider, and not of one request, counts against it."""
         self.metrics.count_call(self.name, type(error).__name__)
         stage = error.stage if isinstance(error, BackendTimeout) else None
         _log.warning("provider failed", action="provider_failed", provider=self.name, kind=type(error).__name__, stage=stage)
         if isinstance(error, BackendWordless) or (isinstance(error, BackendRejected) and error.status not in OF_THE_PROVIDER):
             return
+        now = asyncio.get_running_loop().time()
+        ran_out = isinstance(error, BackendTimeout) and prompt.deadline is not None and now >= prompt.deadline - 0.05
+        if isinstance(error, BackendLeftAlone) or (ran_out and now - work.entered_at < SLOW_S):
+            return  # others took the question's time, and the provider had too little of it to be judged by
         self.last_failure, self.failed_at = type(error).__name__, datetime.now(UTC)
         before = self.breaker.phase
-        self.breaker.failed(ticket)
-        if isinstance(error, BackendRateLimited | BackendFailed) and error.retry_after_s:
-            self.breaker.hold(error.retry_after_s)
+        self.breaker.failed(work.ticket)
+        self._obey(error)
         if self.breaker.phase == "open" and before != "open":
             _log.warning(
                 "provider left alone", action="breaker_open", provider=self.name, for_s=round(self.breaker.opens_in_s, 1)
             )
-        self.metrics.show_breaker(self.name, is_open=self.breaker.phase != "closed")
+        self.show_breaker()
 
     def _left_alone(self) -> BackendLeftAlone:
         self.metrics.count_call(self.name, "left_alone")
@@ -285,6 +327,8 @@ def _retry_wait_s(error: Exception) -> float | Literal[False]:
     A time-out is not tried again: whoever asked has waited already, and the next provider may be well.
     """
     match error:
+        case BackendLeftAlone():
+            return False
         case BackendRateLimited(retry_after_s=float(wait)) | BackendFailed(retry_after_s=float(wait)):
             return wait if wait <= LONGEST_RETRY_WAIT_S else False
         case BackendWordless():

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
-from urllib.parse import quote
 
 from app.llm.settings import ProviderSettings
 from corpus.errors import BackendError, BackendFailed, BackendMalformed, BackendRateLimited, BackendRejected
 
 MESSAGE_CHARS = 300
+
+READ_CHARS = 4000
+"""As much of what a provider says is looked at; a body may hold megabytes."""
+
+PIECE_CHARS = 8
+"""So long a piece of a secret is taken out wherever it stands."""
+
+_ESCAPED = re.compile(r"\\u00([0-9a-fA-F]{2})|%([0-9a-fA-F]{2})|\\(.)|(.)", re.DOTALL)
+"""A letter as it is, or as JSON or an address may write it."""
+
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+"""Keeps the length of a text, which str.lower() may not."""
+
+_SCHEME = re.compile(r"https?://")
+"""No secret, though a header's value may begin with it, and messages name pages by it."""
 
 CONTEXT_TOO_SMALL = frozenset({"exceed_context_size_error", "context_length_exceeded"})
 """What llama.cpp and OpenAI call a prompt that is too long. Others say it only in words."""
@@ -141,10 +158,52 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
 
 
 def redacted(message: str, secrets: Iterable[str]) -> str:
-    """A provider's message on one line, shortened, without the secrets or the half-masked key that some providers quote."""
-    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""))}
-    for form in sorted(forms, key=len, reverse=True):  # the longest first: one may be a part of another
-        message = message.replace(form, "[key]")
+    """A provider's message on one line, shortened, without the secrets or the half-masked key that some providers quote.
+
+    A secret goes in any case and as JSON, an address or base64 write it, and so does any longer piece of one.
+    """
+    message = message[:READ_CHARS]
+    pieces = _pieces(secrets)
+    letters = [(match.start(), match.end(), match.group()) for match in re.finditer(r".", message, re.DOTALL)]
+    unescaped = [(match.start(), match.end(), _unescaped(match)) for match in _ESCAPED.finditer(message)]
+    is_secret = bytearray(len(message))
+    for reading in (letters, unescaped):
+        text = "".join(letter for _, _, letter in reading).translate(_LOWER)
+        for length in {len(piece) for piece in pieces}:
+            for first in range(len(text) - length + 1):
+                if text[first : first + length] in pieces:
+                    begin, end = reading[first][0], reading[first + length - 1][1]
+                    is_secret[begin:end] = b"\1" * (end - begin)
+    message = "".join(
+        "[key]" if hidden else "".join(letter for letter, _ in run)
+        for hidden, run in groupby(zip(message, is_secret, strict=True), key=itemgetter(1))
+    )
     message = re.sub(r"\S*\*{3,}\S*", "[key]", message)
     message = " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
     return message if len(message) <= MESSAGE_CHARS else message[: MESSAGE_CHARS - 1] + "…"
+
+
+def _pieces(secrets: Iterable[str]) -> set[str]:
+    """The secrets, and all pieces of PIECE_CHARS letters of them and of their base64. A space is in no piece."""
+    pieces: set[str] = set()
+    for secret in secrets:
+        bare = _SCHEME.sub("", secret)
+        for form in (bare, *(encoded for encoded in _in_base64(bare) if len(encoded) >= PIECE_CHARS)):
+            low = form.translate(_LOWER)
+            starts = range(len(low) - PIECE_CHARS + 1)
+            pieces |= {low, *(piece for first in starts if " " not in (piece := low[first : first + PIECE_CHARS]))}
+    return pieces - {""}
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """Both alphabets, and each of the three ways it comes out where the secret is a part of what was encoded."""
+    for before in range(3):
+        raw = bytes(before) + secret.encode("utf-8", "replace")
+        for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
+            yield encode(raw).decode("ascii").rstrip("=")[(0, 2, 3)[before] :]
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    in_json, in_address, after_backslash, plain = match.groups()
+    code = in_json or in_address
+    return chr(int(code, 16)) if code else after_backslash or plain

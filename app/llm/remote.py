@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from app.llm.rejections import Call
-from app.llm.settings import ProviderSettings
+from app.llm.settings import ProviderSettings, shown_name
 from app.llm.wire import fetch_json
 from corpus.egress import Egress
 from corpus.errors import BackendMalformed, BackendNotConfigured, BackendRejected
@@ -100,7 +100,7 @@ def key_problem(settings: ProviderSettings) -> str | None:
     """What is wrong with a provider's key, in words that name where it should come from; None if nothing is."""
     if settings.api_key is None:
         if settings.api_key_env is not None:
-            return f"its key is missing: the environment variable {settings.api_key_env!r} is not set"
+            return f"its key is missing: the environment variable {shown_variable(settings.api_key_env)} is not set"
         if settings.api_key_file is not None:
             return f"its key is missing: there is none in the file {str(settings.api_key_file)!r}"
         return None
@@ -110,6 +110,11 @@ def key_problem(settings: ProviderSettings) -> str | None:
     if not key.isascii() or not key.isprintable() or " " in key:
         return "its key holds a space, a line end or a letter that no key has; was it copied whole?"
     return None
+
+
+def shown_variable(name: str) -> str:
+    """What `api_key_env` says, in quotes; not where it may be the key itself, which has small letters or is long."""
+    return repr(name) if name.isupper() and shown_name(name) == name else "that api_key_env names"
 
 
 def secret_of(provider: str, settings: ProviderSettings) -> str | None:

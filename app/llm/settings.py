@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import date
 from itertools import pairwise
@@ -26,12 +27,32 @@ Kind = Literal["openai", "anthropic", "google", "llamacpp"]
 LLAMACPP_CONTEXT_TOKENS = 4096
 """What a llamacpp provider's context is made, where nothing is said of it."""
 
+_LIKE_A_KEY = re.compile(r"(?<![A-Za-z])sk-|.{41}", re.IGNORECASE | re.DOTALL)
+"""Many providers' keys begin with sk-, and names are shorter than keys."""
+
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """Source: RFC 9110, section 5.6.2, token."""
+
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""Source: POSIX.1-2024, XBD 3.216, Name."""
+
+_NOT_OURS_TO_SET = frozenset(
+    {"connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding",
+     "upgrade"}
+)  # fmt: skip
+"""Headers that say how a call is sent, which is not for the configuration to decide."""
+
+_JSON_DEPTH = 20
+"""So many steps into a body an error leads, at most: YAML can make one that holds itself."""
 
 _ONLY_LLAMACPP = ("model_path", "chat_template", "threads")
 _ONLY_OPENAI = ("max_tokens_field", "stream_usage", "system_role")
 _ONLY_REMOTE = ("key_header", "query", "headers", "ca_file", "proxy")
+
+
+def shown_name(name: str) -> str:
+    """A name out of the configuration, for an error; not one that may be a key that was put in the wrong place."""
+    return "(not shown: is it a key?)" if _LIKE_A_KEY.search(name) else name
 
 
 class ProviderSettings(Settings):
@@ -127,14 +148,40 @@ class ProviderSettings(Settings):
             raise ValueError("must not carry a user, a password, a query or a fragment (see api_key, query)")
         return url.rstrip("/")
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variables_name(cls, name: str | None) -> str | None:
+        if name is not None and not _VARIABLE_NAME.fullmatch(name):  # not repeated: it is most likely the key itself
+            raise ValueError(
+                "must be the name of an environment variable, such as ACME_API_KEY, and not the key; "
+                "put the key into that variable"
+            )
+        return name
+
+    @field_validator("body")
+    @classmethod
+    def _is_json(cls, body: dict[str, Any]) -> dict[str, Any]:
+        path = _what_json_cannot_hold(body)
+        if path is not None:
+            raise ValueError(
+                f"body{path} is nothing that JSON can hold; put a date in quotes, and give numbers that are finite"
+            )
+        return body
+
     @model_validator(mode="after")
     def _headers_have_names(self) -> ProviderSettings:
         for key, name in (("key_header", self.key_header), *(("headers", name) for name in self.headers)):
-            if name and not _HEADER_NAME.fullmatch(name):
-                raise ValueError(f"{key} {name[:40]!r} is not a header's name; give the name alone, such as api-key")
+            if (name or key == "headers") and not _HEADER_NAME.fullmatch(name):  # not repeated: a key may stand there
+                raise ValueError(f"{key} holds something that is not a header's name; give the name alone, such as api-key")
+            closes = name.lower() == "connection" and key == "headers" and self._value_of(name) == "close"
+            if name.lower() in _NOT_OURS_TO_SET and not closes:
+                raise ValueError(f"{key} may not set {name!r}, which belongs to the connection; take it out")
         if self.key_header and self.api_key is None and self.api_key_env is None and self.api_key_file is None:
-            raise ValueError(f"key_header {self.key_header!r} has no key to carry; add api_key_env or api_key_file")
+            raise ValueError("key_header has no key to carry; add api_key_env or api_key_file")
         return self
+
+    def _value_of(self, header: str) -> str:
+        return self.headers[header].get_secret_value().strip().lower()
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> ProviderSettings:
@@ -187,6 +234,28 @@ class ProviderSettings(Settings):
     def concurrency(self) -> int:
         """Calls at a time. Each takes memory for a whole context where the service runs the model: one, unless it is said."""
         return 1 if self.kind == "llamacpp" and "max_concurrent" not in self.model_fields_set else self.max_concurrent
+
+
+def _what_json_cannot_hold(body: object) -> str | None:
+    """Where in a body it stands, such as `.extra.until`; None where all of it is JSON."""
+    if _can_be_json(body):
+        return None
+    path = ""
+    for _ in range(_JSON_DEPTH):
+        parts = body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ()
+        wrong = next(((key, part) for key, part in parts if not _can_be_json(part)), None)
+        if wrong is None:
+            break
+        path, body = f"{path}.{shown_name(str(wrong[0]))}", wrong[1]
+    return path
+
+
+def _can_be_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 class ConditionSettings(Settings):

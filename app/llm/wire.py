@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from app.llm.backend import Delta, Finished, FinishReason, Prompt, Usage
-from app.llm.rejections import Call, rejection
+from app.llm.rejections import Call, redacted, rejection
 from corpus.egress import Answer, Egress, Timeouts
 from corpus.errors import (
     BackendError,
@@ -39,6 +40,11 @@ ERROR_BODY_S = 5.0
 NO_SUCH_PATH = (404, 405, 501)
 BYTES_PER_TOKEN = 4
 """Where nobody counted. Source: the rule of thumb in OpenAI's documentation, 4 characters of English a token."""
+
+MOST_TOKENS = 100_000_000
+"""A larger count is not believed: no model's context holds so many, and one such number would spend a day's budget."""
+
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
 @dataclass(slots=True)  # not frozen: one is made for every token, and freezing triples what that costs
@@ -107,7 +113,8 @@ async def converse(
         raise BackendMalformed(call.provider, f"the answer was cut off after {received.tokens} tokens")
     if not received.began:
         raise BackendWordless(call.provider, received.why_empty())
-    yield Finished(received.usage(prompt), "refusal" if received.refused else received.reason or "stop")
+    # A mark of the end says that nothing is missing, and not why the answer ended.
+    yield Finished(received.usage(prompt), "refusal" if received.refused else received.reason or "other")
 
 
 @dataclass(slots=True)
@@ -203,7 +210,7 @@ def parse_object(call: Call, event: str) -> dict[str, object]:
     """The JSON object that an event's data must be. Raises: BackendMalformed."""
     try:
         value = json.loads(event)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BackendMalformed(call.provider, "sent an event that is not JSON; the answer is not complete") from error
     if not isinstance(value, dict):
         raise BackendMalformed(call.provider, f"sent an event that is a {type(value).__name__}, not an object")
@@ -222,7 +229,7 @@ def object_in(call: Call, parent: dict[str, Any], key: str) -> dict[str, Any]:
 
 def count_of(value: object) -> int | None:
     """A number of tokens; None for what can be none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
 def whole(text: str) -> str:
@@ -252,7 +259,7 @@ async def fetch_json(egress: Egress, call: Call) -> object:
         raise backend_error(call, error, "response", timeouts.response_s, 0) from error
     try:
         parsed: object = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BackendMalformed(call.provider, "answered with something that is not JSON; is base_url right?") from error
     return parsed
 
@@ -262,9 +269,9 @@ async def _require_event_stream(call: Call, answer: Answer) -> None:
         raise await _rejected(call, answer)
     content_type = (answer.header("content-type") or "").split(";")[0].strip().lower()
     if content_type != "text/event-stream":
-        raise BackendMalformed(
-            call.provider, f"answered with {content_type[:60]!r} instead of a stream of events; is base_url right?"
-        )
+        said = redacted(content_type, call.secrets)
+        named = repr(said) if len(said) <= 60 and _MEDIA_TYPE.fullmatch(said) else "something else"
+        raise BackendMalformed(call.provider, f"answered with {named} instead of a stream of events; is base_url right?")
 
 
 async def _rejected(call: Call, answer: Answer) -> BackendError:
@@ -275,7 +282,7 @@ async def _rejected(call: Call, answer: Answer) -> BackendError:
         body = ""  # the status says enough
     try:
         parsed: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     return rejection(call, answer.status, parsed, body, answer.header("retry-after"))
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app import examples
 from app.answering.types import Answer, Ask
@@ -100,6 +101,10 @@ class OpenAIError(BaseModel):
     error: dict[str, str | None]
 
 
+_PATH: JsonDict = {
+    **{name: examples.ANSWER[name] for name in ("provider", "model", "route", "abstained")},
+    "usage": {"cached_tokens": 0, "cost_usd": 0.0, "estimated": False},
+}
 _COMPLETION = {
     "id": "chatcmpl-5sJ8yq0bWm3uKf1xVdT7Lg",
     "object": "chat.completion",
@@ -113,6 +118,7 @@ _COMPLETION = {
                 "content": "Expense reports are due within 30 days of the last day of travel. [1]",
                 "refusal": None,
                 "citations": [examples.CITATION],
+                "archivist": _PATH,
             },
             "logprobs": None,
             "finish_reason": "stop",
@@ -176,7 +182,8 @@ async def list_models(services: ServicesOf, _caller: CallerOf) -> dict[str, Any]
     summary="Ask in OpenAI's format",
     responses={
         200: {
-            "description": "The completion, `citations` on its message; in a stream they are on the last chunk.",
+            "description": "The completion. Its message has `citations`, and `archivist`: who answered, by which route, "
+            "at which cost. In a stream both are on the last chunk.",
             "content": {
                 "application/json": {"example": _COMPLETION},
                 "text/event-stream": {"schema": {"type": "string"}, "example": "data: {…}\n\ndata: [DONE]\n\n"},
@@ -236,8 +243,25 @@ def _citations(answer: Answer) -> list[dict[str, Any]]:
     return [Citation.model_validate(citation).model_dump() for citation in answer.citations]
 
 
+def _path(answer: Answer) -> dict[str, Any]:
+    """Which way an answer took and what it cost, for which OpenAI's format has no fields."""
+    usage = answer.usage
+    return {
+        "provider": answer.provider,
+        "model": answer.model,
+        "route": answer.route,
+        "abstained": answer.abstained,
+        "usage": {"cached_tokens": usage.cached_tokens, "cost_usd": usage.cost_usd, "estimated": usage.estimated},
+    }
+
+
+def _ours(answer: Answer) -> dict[str, Any]:
+    """What we add to OpenAI's format: on the message, or on a stream's last chunk."""
+    return {"citations": _citations(answer), "archivist": _path(answer)}
+
+
 def _completion(completion_id: str, model: str, answer: Answer) -> dict[str, Any]:
-    message = {"role": "assistant", "content": answer.answer, "refusal": None, "citations": _citations(answer)}
+    message = {"role": "assistant", "content": answer.answer, "refusal": None, **_ours(answer)}
     return {
         "id": completion_id,
         "object": "chat.completion",
@@ -267,13 +291,13 @@ class _Chunks:
         return {**self._common, "choices": [choice], **usage, **more}
 
     def last(self, answer: Answer) -> list[dict[str, Any]]:
-        """The end of a stream: the finish, then the usage where it was asked for. Citations are on the last chunk."""
-        citations, reason = _citations(answer), REASONS[answer.finish_reason]
+        """The end of a stream: the finish, then the usage where it was asked for. What we add is on the last chunk."""
+        ours, reason = _ours(answer), REASONS[answer.finish_reason]
         if not self._with_usage:
-            return [self.chunk({}, reason, citations=citations)]
+            return [self.chunk({}, reason, **ours)]
         return [
             self.chunk({}, reason),
-            {**self._common, "choices": [], "usage": _usage(answer), "citations": citations},
+            {**self._common, "choices": [], "usage": _usage(answer), **ours},
         ]
 
 

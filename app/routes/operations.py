@@ -25,7 +25,8 @@ ADVICE = {
     "embedder_mismatch": "documents and configuration name different embedding models; run `archivist ingest`",
     "previous_snapshot": "the newest snapshot cannot be opened, an older one is served; run `archivist ingest`",
     "state_unavailable": "conversations cannot be written; look at service.db in data_dir: its disk, its permissions",
-    "llm_down": "the default LLM provider's last call failed; look at its server, its key and its address",
+    "llm_down": "the default LLM provider's last call failed, or its key or file is missing; until it works, the next provider "
+    "in llm.fallbacks answers, or quoted sentences do; look at its server, its key and its address",
     "config_refused": "the changed configuration cannot be used, the old one serves on; run `archivist config check`",
     "restart_needed": "a section of the configuration changed that takes effect at the next start",
     "busy": "the checks did not end in time; the service is busy or its disk is slow",

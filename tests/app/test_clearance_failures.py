@@ -234,6 +234,11 @@ async def test_f3_an_answer_stays_confidential_without_the_answers_before_it(
     assert second["provider"] == "local"
     only_second = [{"role": "user", "content": HARMLESS}, {"role": "assistant", "content": second["answer"]}]
     third = await ask(client, "What does the parking cost?", messages=only_second, provider="commercial")
+    if change == "document_gone":
+        # Nothing of the first answer was in view of the second, so that may be passed on.
+        sent = b"".join(request.body for fake in providers.fakes.values() for request in fake.requests[1:])
+        assert str(first["answer"]).split(" [")[0].encode() not in sent
+        return
     assert third["provider"] == "extractive"
     assert nobody_else_was_asked(providers)
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.llm.fake.behaviour import FakeBehaviour
-from app.llm.settings import LlmSettings, ProviderSettings
+from app.llm.settings import LlmSettings, PriceSettings, ProviderSettings
 from tests.app.serving import listening, settings_of
 from tests.servers import running_fake_llm, wait_until
 
@@ -52,6 +53,42 @@ def test_the_official_client_gets_a_cited_answer(official: openai.OpenAI) -> Non
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
     citations = (message.model_extra or {})["citations"]
     assert citations[0]["source"] == "policies/travel.md"
+
+
+def _told_path(said: Any) -> dict[str, Any]:
+    return (said.model_extra or {})["archivist"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("with_usage", [False, True])
+def test_a_completion_says_which_path_it_took(site: Path, with_usage: bool) -> None:
+    """Provider, model, route and cost are on the message and on a stream's last chunk; a fallback is named with its reason."""
+    prices = {"m": PriceSettings(input_usd=2, cached_input_usd=1, output_usd=10, as_of=date(2026, 11, 23))}
+    options: Any = {"stream_options": {"include_usage": True}} if with_usage else {}
+    with (
+        running_fake_llm(FakeBehaviour(cached_tokens=5)) as fake,
+        listening(settings_of(site / "data", llm=_llm(fake.base_url, retries=0).model_copy(update={"prices": prices}))) as at,
+        openai.OpenAI(base_url=f"{at}/v1", api_key="none", max_retries=0) as client,
+    ):
+        completion = client.chat.completions.create(model="archivist", messages=QUESTION)
+        usage = completion.usage
+        assert usage is not None
+        cost = (2 * (usage.prompt_tokens - 5) + 1 * 5 + 10 * usage.completion_tokens) / 1_000_000
+        path = _told_path(completion.choices[0].message)
+        assert path == {
+            "provider": "fake",
+            "model": "m",
+            "route": "the default provider",
+            "abstained": False,
+            "usage": {"cached_tokens": 5, "cost_usd": pytest.approx(cost), "estimated": False},
+        }
+        *chunks, last = client.chat.completions.create(model="archivist", messages=QUESTION, stream=True, **options)
+        assert _told_path(last) == path
+        assert not any("archivist" in (chunk.model_extra or {}) for chunk in chunks)
+
+        fake.behave(FakeBehaviour(status=500))
+        fallen = _told_path(client.chat.completions.create(model="archivist", messages=QUESTION).choices[0].message)
+        assert (fallen["provider"], fallen["usage"]["cost_usd"]) == ("extractive", 0.0)
+        assert "HTTP 500" in fallen["route"]
 
 
 def test_the_official_client_streams_the_same_answer(official: openai.OpenAI) -> None:

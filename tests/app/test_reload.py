@@ -26,8 +26,9 @@ from fastapi import FastAPI
 
 from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.provider import Provider
+from app.llm.settings import LlmSettings
 from app.main import create_app, server_config
-from app.reload import Current, Origin, Reloader
+from app.reload import SETTLE_TRIES, SETTLED_S, Current, Origin, Reloader
 from app.services import Services
 from app.settings import ServiceSettings
 from archivist.settings import load_settings
@@ -397,6 +398,105 @@ def test_a_swapped_link_is_noticed(config: Config, tmp_path: Path) -> None:
         assert served.soon(lambda: served.ask()["provider"] == "second")
 
 
+@pytest.mark.parametrize("linked", ["configuration", "key"])
+def test_a_change_behind_a_link_is_noticed(config: Config, tmp_path: Path, linked: str) -> None:
+    """The file is a link into another folder, where it is written anew under its own name."""
+    behind = tmp_path / "behind"
+    behind.mkdir()
+    if linked == "configuration":
+        real, here = behind / "real.yaml", config.file
+        here.replace(real)
+    else:
+        real, here = behind / "real-key", config.file.with_name("key")
+        real.write_text("one-1111", encoding="utf-8")
+        config.write(provider={"api_key_file": str(here)})
+    here.symlink_to(real)
+    with serving(config) as served:
+        assert served.ask()["provider"] == "first"
+        if linked == "configuration":
+            config.values["llm"]["default"] = "second"
+            real.write_text(yaml.safe_dump(config.values), encoding="utf-8")
+            assert served.soon(lambda: served.ask()["provider"] == "second")
+        else:
+            real.write_text("two-2222", encoding="utf-8")
+            assert served.soon(
+                lambda: served.ask() and config.fake.requests[-1].headers.get("authorization") == "Bearer two-2222"
+            )
+
+
+EMPTY = {"nothing": "", "space": " \n\n", "comments": "\ufeff# default: first\n  # or second\n"}
+
+
+@pytest.mark.parametrize("text", EMPTY.values(), ids=EMPTY)
+async def test_an_emptied_file_is_refused(config: Config, text: str) -> None:
+    """Nothing is not the defaults: what was in force stays; `{}` is, for whoever means them."""
+    current = Current(composed(config.load()))
+    reloader = Reloader(current, Origin(config.file, config.load))
+    before = current.services
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=r"archivist\.yaml is empty; write \{\} in it"):
+        await reloader.reload()
+    assert current.services is before
+    config.write_text("{}")
+    await reloader.reload()
+    assert current.services.settings.llm.default == LlmSettings().default
+    await current.close()
+
+
+async def test_a_file_that_was_empty_may_stay_so_until_it_is_not(config: Config) -> None:
+    """Over variables alone an empty file is no mistake; once it said something it is."""
+    full = config.file.read_text(encoding="utf-8")
+    config.write_text("# all by variables\n")
+    current = Current(composed(config.load()))
+    reloader = Reloader(current, Origin(config.file, config.load))
+    config.write_text("")
+    await reloader.reload()
+    config.write_text(full)
+    await reloader.reload()
+    assert current.services.settings.llm.default == "first"
+    config.write_text("")
+    with pytest.raises(ConfigError, match="is empty"):
+        await reloader.reload()
+    await current.close()
+
+
+@pytest.mark.parametrize("half", ["", "data_dir: ", "llm: {default: [first"], ids=["emptied", "cut", "invalid"])
+async def test_a_file_is_read_once_it_is_written_to_its_end(config: Config, half: str) -> None:
+    """What is there between the steps of a writer is neither put in force nor refused."""
+    current = Current(composed(config.load()))
+    reloader = Reloader(current, Origin(config.file, config.load))
+    config.write({"default": "second"})
+    whole = config.file.read_text(encoding="utf-8")
+    config.file.write_text(half, encoding="utf-8")
+    reloading = asyncio.create_task(reloader.reload())
+    await asyncio.sleep(SETTLED_S / 2)
+    assert not reloading.done()
+    config.file.write_text(whole, encoding="utf-8")
+    await reloading
+    assert current.services.settings.llm.default == "second"
+    assert reloader.problem is None
+    await current.close()
+
+
+async def test_a_file_that_is_written_without_end_is_refused(config: Config) -> None:
+    """After some tries the reading ends, and nothing has changed."""
+    loads = 0
+
+    def load() -> ServiceSettings:
+        nonlocal loads
+        loads += 1
+        config.write({"default": "second"}, {"temperature": loads / 100})
+        return config.load()
+
+    current = Current(composed(config.load()))
+    before = current.services
+    with pytest.raises(ConfigError, match="being written on and on"):
+        await Reloader(current, Origin(config.file, load)).reload()
+    assert loads == SETTLE_TRIES
+    assert current.services is before
+    await current.close()
+
+
 async def test_a_change_while_the_service_starts_is_not_lost(config: Config) -> None:
     """What was written after the configuration was read and before it was watched is in force soon after the start."""
     settings = config.load()
@@ -489,6 +589,11 @@ def test_sighup_reloads_where_no_change_can_be_noticed(config: Config, tmp_path:
         def provider() -> str:
             return str(httpx.post(f"{address}/v1/ask", json={"question": QUESTION}, timeout=30).json()["provider"])
 
+        def has_looked() -> bool:
+            return 'archivist_config_reloads_total{outcome="unchanged"} 1' in httpx.get(f"{address}/metrics", timeout=30).text
+
+        # What changes while the first look lasts is seen by it.
+        assert wait_until(has_looked, 10)
         assert provider() == "first"
         (tmp_path / "next").symlink_to(tmp_path / "releases" / "second")
         (tmp_path / "next").replace(link)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.requests import ClientDisconnect
 
 from app import streams
+from app.llm.fake.behaviour import FakeBehaviour
+from app.llm.settings import LlmSettings, ProviderSettings
 from app.problems import Problem
 from app.streams import EventStream, Pump, until_disconnected
 from corpus.errors import BackendFailed
+from tests.app.serving import settings_of
+from tests.app.sockets import QUESTION, asked, eventually, serving_here
+from tests.servers import running_fake_llm
 
 pytestmark = pytest.mark.anyio
 
@@ -243,6 +252,88 @@ async def test_a_stream_that_goes_on_is_not_filled(monkeypatch: pytest.MonkeyPat
     caller = Caller()
     await _send(events(), caller)
     assert caller.body == b"a\n" * 6 + b": ping\n\nb\n"
+
+
+@pytest.mark.parametrize("stuck_at", [1, 2, 4], ids=["status", "first", "later"])
+async def test_a_write_that_does_not_go_through_ends_the_stream(monkeypatch: pytest.MonkeyPatch, stuck_at: int) -> None:
+    """A caller who stops reading is one who left: the answer is cancelled where it waits, and may clean up."""
+    monkeypatch.setattr(streams, "WRITE_WITHIN_S", 0.05)
+    closed: list[bool] = []
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "a"
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    class Stuck(Caller):
+        async def send(self, message: MutableMapping[str, Any]) -> None:
+            await super().send(message)
+            if len(self.messages) == stuck_at:
+                await asyncio.sleep(3600)
+
+    with pytest.raises(ClientDisconnect):
+        await asyncio.wait_for(_send(events(), Stuck()), 5)
+    assert closed == [True]
+
+
+async def test_an_answer_that_fails_as_it_is_closed_does_not_hold_the_stream() -> None:
+    """Its error has no reader any more, and no room where the events ahead fill it all."""
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "a"
+        finally:
+            raise BackendFailed("local", 500)
+
+    pump = Pump(events())
+    await asyncio.sleep(0.01)
+    await asyncio.wait_for(pump.close(), 5)
+
+
+async def test_slow_writes_that_go_through_are_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for one write: ten of 50 ms pass a limit of 200 ms, and so does a silence that is longer."""
+    monkeypatch.setattr(streams, "WRITE_WITHIN_S", 0.2)
+
+    async def events() -> AsyncIterator[str]:
+        for _ in range(10):
+            yield "a"
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.4)
+        yield "b"
+
+    class Slow(Caller):
+        async def send(self, message: MutableMapping[str, Any]) -> None:
+            await super().send(message)
+            await asyncio.sleep(0.05)
+
+    caller = Slow()
+    await _send(events(), caller)
+    assert caller.body == b"a\n" * 10 + b"b\n"
+
+
+async def test_a_caller_who_stops_reading_gives_its_place_back(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over real sockets: the provider is hung up on, and its one place is free for the next caller."""
+    monkeypatch.setattr(streams, "WRITE_WITHIN_S", 0.5)
+    with running_fake_llm(FakeBehaviour(huge_answer_bytes=50_000_000)) as fake, socket.socket() as caller:
+        acme = ProviderSettings(base_url=fake.base_url, model="fake", max_concurrent=1, max_queued=0)
+        llm = LlmSettings(default="acme", providers={"acme": acme}, extractive_fallback=False)
+        async with serving_here(settings_of(site / "data", llm=llm)) as served:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.connect(("127.0.0.1", served.port))
+            body = json.dumps({"question": QUESTION, "stream": True})
+            head = f"POST /v1/ask HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            caller.sendall(f"{head}\r\n\r\n{body}".encode())
+            assert await eventually(lambda: served.provider("acme")["running"] == 1, 10)
+            assert await eventually(lambda: served.provider("acme")["running"] == 0, 10)
+            assert await eventually(lambda: fake.requests[0].closed_early, 5)
+            fake.behave(FakeBehaviour())
+            async with httpx.AsyncClient(base_url=served.address, timeout=30) as client:
+                assert (await asked(client)).ended == "done"
+            caller.close()
 
 
 async def test_work_is_cancelled_when_the_caller_hangs_up() -> None:

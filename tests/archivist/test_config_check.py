@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from app.llm.fake.behaviour import FakeBehaviour
+from app.llm.provider import Provider
 from archivist import provider_check
 from archivist.config_check import in_use, problems_of, warnings_of
 from archivist.provider_check import ANSWER_TOKENS, QUESTION, ProviderCheck, check_providers
@@ -101,16 +102,39 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "key header that is none": (
         llm(f"{REMOTE}, api_key: {KEY}, key_header: 'Authorization: Bearer'"),
-        "llm.providers.remote: key_header 'Authorization: Bearer' is not a header's name; give the name alone",
+        "llm.providers.remote: key_header holds something that is not a header's name; give the name alone",
     ),
     "header that is none": (
         llm(f"{REMOTE}, headers: {{'x team': {KEY}}}"),
-        "llm.providers.remote: headers 'x team' is not a header's name; give the name alone",
+        "llm.providers.remote: headers holds something that is not a header's name; give the name alone",
     ),
     "key header without a key": (
         llm(f"{REMOTE}, key_header: api-key"),
-        "llm.providers.remote: key_header 'api-key' has no key to carry; add api_key_env or api_key_file",
+        "llm.providers.remote: key_header has no key to carry; add api_key_env or api_key_file",
     ),
+    "header of the connection": (
+        llm(f"{REMOTE}, headers: {{cOnTent-Length: '3'}}"),
+        "llm.providers.remote: headers may not set 'cOnTent-Length', which belongs to the connection; take it out",
+    ),
+    "connection that is kept": (
+        llm(f"{REMOTE}, headers: {{Connection: keep-alive}}"),
+        "llm.providers.remote: headers may not set 'Connection', which belongs to the connection; take it out",
+    ),
+    "key in the header of the connection": (
+        llm(f"{REMOTE}, api_key: {KEY}, key_header: Host"),
+        "llm.providers.remote: key_header may not set 'Host', which belongs to the connection; take it out",
+    ),
+    "date in a body": (
+        llm(f"{REMOTE}, body: {{seed: 7, extra: [1, {{until: 2026-11-23}}]}}"),
+        "llm.providers.remote.body: body.extra.1.until is nothing that JSON can hold; put a date in quotes",
+    ),
+    "number that is none in a body": (
+        llm(f"{REMOTE}, body: {{top_p: .nan}}"),
+        "llm.providers.remote.body: body.top_p is nothing that JSON can hold; put a date in quotes, and give numbers that are",
+    ),
+    "bytes in a body": (llm(f"{REMOTE}, body: {{a: !!binary aGk=}}"), "body.a is nothing that JSON can hold"),
+    "set in a body": (llm(f"{REMOTE}, body: {{a: !!set {{x}}}}"), "body.a is nothing that JSON can hold"),
+    "body that holds itself": (llm(f"{REMOTE}, body: {{a: &x [*x]}}"), "body.a.0.0.0"),
     "key header for a file": (
         llm("kind: llamacpp, model: m, model_path: a.gguf, api_key: x, key_header: api-key"),
         "llm.providers.remote: key_header means nothing for kind llamacpp; take it out",
@@ -320,6 +344,31 @@ def test_providers_that_are_down_or_lack_a_key_are_told_apart(fake: RunningFake)
         ("no key", False, False),
     ]
     assert fake.requests == []
+
+
+def test_what_fails_in_the_check_of_one_provider_leaves_the_others(fake: RunningFake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised, and wherever: its row says failed and of what kind, and the other rows are there, in order."""
+    real_open, real_answered = provider_check.open_provider, provider_check._answered
+
+    def opened(name: str, *rest: Any) -> Provider:
+        if name == "first":
+            raise ZeroDivisionError("a detail that may hold anything")
+        return real_open(name, *rest)
+
+    async def answered(provider: Provider, *rest: Any) -> ProviderCheck:
+        if provider.name == "third":
+            raise RecursionError("a detail that may hold anything")
+        return await real_answered(provider, *rest)
+
+    monkeypatch.setattr(provider_check, "open_provider", opened)
+    monkeypatch.setattr(provider_check, "_answered", answered)
+    one = f"{{base_url: '{fake.base_url}', model: fake}}"
+    checks = called(f"first: {one}", f"second: {one}", f"third: {one}", used=("third",))
+    assert [(check.provider, check.model, check.result, check.in_use, check.reason) for check in checks] == [
+        ("first", "fake", "failed", False, "the check itself failed: ZeroDivisionError"),
+        ("second", "fake", "ok", False, None),
+        ("third", "fake", "failed", True, "the check itself failed: RecursionError"),
+    ]
 
 
 def test_a_model_that_thinks_first_gets_what_an_answer_gets(fake: RunningFake) -> None:

@@ -63,8 +63,33 @@ BAD = {
     "host without a key": ("server: {host: 0.0.0.0}", "server.api_key must be set (ARCHIVIST_SERVER__API_KEY)"),
     "no clearance": (REMOTE % "", "llm.providers.remote.clearance is missing"),
     "unknown clearance": (REMOTE % ", clearance: top", "llm.providers.remote.clearance 'top' is not in labels.order"),
-    "key variable not set": (REMOTE % ", clearance: public, api_key_env: NOT_SET", "export NOT_SET=…"),
-    "key file not there": (REMOTE % ", clearance: public, api_key_file: nowhere", "api_key_file 'nowhere' cannot be read"),
+    "key variable not set": (
+        REMOTE % ", clearance: public, api_key_env: NOT_SET",
+        "the environment variable 'NOT_SET', which holds its key, is not set; export it",
+    ),
+    "key file not there": (
+        REMOTE % ", clearance: public, api_key_file: keys/nowhere",
+        "llm.providers.remote.api_key_file 'keys/nowhere' cannot be read (No such file or directory); it must be the path",
+    ),
+    "key file that may be a key": (
+        REMOTE % ", clearance: public, api_key_file: nowhere",
+        "llm.providers.remote.api_key_file cannot be read (No such file or directory); it must be the path of a file",
+    ),
+    "key file that is no path": (
+        REMOTE % ', clearance: public, api_key_file: "a\\0b"',
+        "llm.providers.remote.api_key_file cannot be read (ValueError); it must be the path of a file",
+    ),
+    "key for the name of a variable": (
+        REMOTE % ", clearance: public, api_key_env: sk-1",
+        "llm.providers.remote.api_key_env: must be the name of an environment variable, such as ACME_API_KEY, and not the key",
+    ),
+    "key that could be a variable's name": (
+        REMOTE % ", clearance: public, api_key_env: gsk_abc",
+        "the environment variable that api_key_env names, which holds its key, is not set",
+    ),
+    "a key as a key's name": ("llm: {sk-1: x}", "unknown key 'llm.(not shown: is it a key?)'; known: answer_within_s,"),
+    "a long key's name": (f"{'x' * 41}: 1", "unknown key '(not shown: is it a key?)'; known: chunking,"),
+    "a name with sk- in it": ("desk-top: 1", "unknown key 'desk-top'"),
     "unknown provider": ("llm: {default: nobody}", "llm.default 'nobody' is not a provider; known: extractive"),
     "unknown default label": ("labels: {default: x}", "labels.default 'x' is not in labels.order"),
     "same source twice": ("sources: [{path: /a/x}, {path: /b/x}]", "two sources are called 'x'"),
@@ -152,6 +177,18 @@ LEAKS: dict[str, tuple[str, dict[str, Any]]] = {
     "whole file": (SECRET, {}),
     "bad tag": (f"server: {{api_key: !!int {SECRET}}}", {}),
     "provider without a clearance": (REMOTE % f", api_key: {SECRET}", {}),
+    "as the name of a variable": (REMOTE % f", clearance: public, api_key_env: {SECRET}", {}),
+    "as the name of a variable, with lines": (REMOTE % f", clearance: public, api_key_env: canary_4711_key_{'a' * 40}", {}),
+    "as a file": (REMOTE % f", clearance: public, api_key_file: {SECRET}", {}),
+    "as a file, with slashes": (REMOTE % f", clearance: public, api_key_file: {SECRET}/{'a/' * 50}", {}),
+    "as a file, much too long": (REMOTE % f", clearance: public, api_key_file: {SECRET}{'a' * 5000}", {}),
+    "as a file, OpenAI's": (REMOTE % f", clearance: public, api_key_file: sk-{SECRET}/b", {}),
+    "as the name of a header": (REMOTE % f", clearance: public, api_key: x, key_header: 'Authorization: {SECRET}'", {}),
+    "as the name of a header without a key": (REMOTE % f", clearance: public, key_header: {SECRET}", {}),
+    "as the name of one more header": (REMOTE % f", clearance: public, headers: {{'Bearer {SECRET}': x}}", {}),
+    "as the name of a header with a wrong value": (REMOTE % f", clearance: public, headers: {{sk-{SECRET}: [x]}}", {}),
+    "as the name of a key": (REMOTE % f", clearance: public, sk-{SECRET}: x", {}),
+    "in a body": (REMOTE % f", clearance: public, body: {{sk-{SECRET}: 2026-11-23}}", {}),
     "flag": ("", {"server": {"api_key": SECRET, "host": "0.0.0.0", "port": "x"}}),
 }
 
@@ -162,6 +199,7 @@ def test_no_error_tells_a_secret(text: str, flags: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(written(text), flags).service()
     assert SECRET not in str(caught.value)
+    assert SECRET.replace("-", "_") not in str(caught.value)
 
 
 def test_no_error_about_a_variable_tells_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,10 +159,9 @@ def test_labels_are_told_of_visible_documents_only(store: Store) -> None:
     """A label is not told to who may not see the document, and an unknown id is left out."""
     ids = [made.document_id for made, _ in DOCUMENTS]
     assert store.labels([*ids, *ids, "nowhere"], ("everyone",)) == {ids[0]: "internal", ids[4]: "public"}
-    assert sorted(store.labels_visible(("board",))) == ["public", "secret"]
     assert store.labels(ids, ()) == {}
     assert store.labels([], ("everyone",)) == {}
-    assert store.labels_visible(()) == []
+    assert sorted(store.labels_in_use()) == ["internal", "public", "secret"]
 
 
 def test_summaries_page_through_all_visible_documents_once(store: Store) -> None:

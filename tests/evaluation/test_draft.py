@@ -125,16 +125,14 @@ def test_every_document_comes_before_one_comes_twice(snapshot: OpenSnapshot) -> 
 
 
 @pytest.mark.anyio
-async def test_without_an_llm_drafts_come_of_headings_and_can_be_asked(
-    organisation: Path, embedder: Embedder, tmp_path: Path
-) -> None:
+async def test_without_an_llm_drafts_come_of_headings_and_can_be_asked(site: Path, embedder: Embedder, tmp_path: Path) -> None:
     """The rows are a golden set, all of them drafted, and nearly all find the document that they were made from."""
-    rows = await drafted(organisation / "data", embedder, count=4)
+    rows = await drafted(site / "data", embedder, count=4)
     assert [row.by for row in rows] == ["headings"] * 4
     write_rows(tmp_path / "draft.jsonl", [row.row for row in rows])
     questions = read_golden(tmp_path / "draft.jsonl")
     assert all(question.drafted for question in questions)
-    async with opened(settings_over(organisation / "data"), embedder) as services:
+    async with opened(settings_over(site / "data"), embedder) as services:
         run = await ask_all(services, questions, answers=False)
     assert run.missing == {}
     found = [outcome.question.best_gold & {found.name for found in outcome.found[:2]} for outcome in run.outcomes]

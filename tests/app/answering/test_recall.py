@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,10 @@ async def test_only_a_users_own_words_have_the_lowest_label(services: Services) 
     assert await recalled(services, BOARD, Ask("first")) == Recalled(None, (), "public", ())
 
 
-async def test_an_answer_that_is_not_remembered_could_be_anything_its_caller_may_see(services: Services) -> None:
-    """Its label is the highest among the caller's documents."""
+async def test_an_answer_that_is_not_remembered_could_rest_on_any_document(services: Services) -> None:
+    """Its label is the highest of all documents: what its caller may not see today could be seen when it was given."""
     ask = Ask("two", messages=(Message("user", "one"), Message("assistant", "Who knows.")), store=False)
-    assert (await recalled(services, EVERYONE, ask)).label == "internal"
+    assert (await recalled(services, EVERYONE, ask)).label == "confidential"
     assert (await recalled(services, BOARD, ask)).label == "confidential"
 
 
@@ -131,11 +132,21 @@ async def test_a_remembered_answer_has_its_own_label_however_it_is_wrapped(servi
     assert (found.label, found.inherited) == ("internal", travel)
 
 
-async def test_a_remembered_answer_keeps_its_label_when_its_document_is_gone(services: Services) -> None:
-    """What was secret when it was said is secret, although nothing secret is left in the corpus."""
+async def test_a_remembered_answer_is_left_out_when_its_document_is_gone(services: Services) -> None:
+    """As in a stored conversation, nothing of it is used any more; what the caller said stays."""
     services.given.remember("Told you.", (StoredPassage("gone.v1.0-9", "gone", "v1", "secret"),))
-    ask = Ask("two", messages=(Message("assistant", "Told you."),), store=False)
-    assert (await recalled(services, EVERYONE, ask)).label == "secret"
+    asked = Message("user", "one")
+    ask = Ask("two", messages=(asked, Message("assistant", "Told you.")), store=False)
+    assert await recalled(services, EVERYONE, ask) == Recalled(None, (asked,), "public", ())
+
+
+async def test_a_remembered_answer_has_the_label_that_its_document_has_today(services: Services) -> None:
+    """A label that was raised since counts, and what is written next inherits it."""
+    passage = passage_of(services, "board/salaries.md")
+    was = replace(stored([passage])[0], label="public")
+    services.given.remember("Told you.", (was,))
+    found = await recalled(services, BOARD, Ask("two", messages=(Message("assistant", "Told you."),), store=False))
+    assert (found.label, {each.label for each in found.inherited}) == ("confidential", {"public", "confidential"})
 
 
 async def test_somebody_elses_conversation_is_not_there(services: Services) -> None:

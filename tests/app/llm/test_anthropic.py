@@ -144,3 +144,10 @@ async def test_an_error_in_the_stream_is_raised(kind_of_error: str, ours: type[E
     """By its kind: the format gives no status there."""
     with pytest.raises(ours):
         read({"type": "error", "error": {"type": kind_of_error, "message": "Overloaded"}})
+
+
+async def test_counts_that_no_prompt_has_are_not_believed() -> None:
+    """Neither one above 100 million nor a sum above it."""
+    usage = {"input_tokens": 60_000_000, "cache_read_input_tokens": 60_000_000}
+    assert read({"type": "message_start", "message": {"usage": usage}}).prompt_tokens is None
+    assert read({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 10**12}}).completion_tokens is None

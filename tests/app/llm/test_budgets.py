@@ -353,8 +353,8 @@ def test_estimates_that_are_upper_bounds_keep_every_limit(limits: tuple[int, int
             by_all, by_tokens = sum(each[1] for each in booked), sum(each[2] for each in booked)
             by_owner = sum(each[1] for each in booked if each[0] == owner)
             fits = (
-                max(by_all + cents, by_all + 1) <= all_cents
-                and max(by_owner + cents, by_owner + 1) <= each_cents
+                (cents == 0 or by_all + cents <= all_cents)
+                and (cents == 0 or by_owner + cents <= each_cents)
                 and max(by_tokens + tokens, by_tokens + 1) <= all_tokens
             )
             assert (budgets.standing(owner, Totals(cents / 100, tokens)).spent is None) == fits

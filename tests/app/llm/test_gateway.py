@@ -292,8 +292,8 @@ async def test_a_whole_answer_is_never_a_quotation(
 async def test_a_whole_answer_has_a_time_limit_of_its_own(gateway_for: Make, fake: RunningFake) -> None:
     """The limit ends the upstream call as well."""
     fake.behave(FakeBehaviour(hang="first_token"))
-    with pytest.raises(BackendTimeout, match=r"no complete answer within 0\.2 s"):
-        await gateway_for().complete(prompt_of("public"), Asker("me"), timeout_s=0.2)
+    with pytest.raises(BackendTimeout, match=r"no complete answer within 0\.[45]\d* s"):
+        await gateway_for().complete(prompt_of("public"), Asker("me"), timeout_s=0.5)
     assert await asyncio.to_thread(wait_until, lambda: fake.requests[0].closed_early, 1)
 
 

@@ -151,3 +151,9 @@ async def test_an_error_in_the_stream_is_raised() -> None:
         read({"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}})
     with pytest.raises(BackendRateLimited):
         read({"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED"}})
+
+
+async def test_counts_that_no_answer_has_are_not_believed() -> None:
+    """Neither one above 100 million nor a sum above it."""
+    usage = {"promptTokenCount": 10**12, "candidatesTokenCount": 60_000_000, "thoughtsTokenCount": 60_000_000}
+    assert read({"candidates": [], "usageMetadata": usage}) == Piece()

@@ -385,7 +385,7 @@ async def test_what_is_missing_is_named_before_anything_is_started(tmp_path: Pat
         await all_of(missing, asking("Count:", 2))
     assert missing.pid is None
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    assert backend_of(good).problem == "xllamacpp is not installed; install it with pip install 'archivist[local]'"
+    assert backend_of(good).problem == "xllamacpp is not installed; in the checkout, run `pip install '.[local]'`"
 
 
 def wanted_by(parent_pid: int, template: Path) -> bytes:

@@ -278,18 +278,18 @@ async def test_b3_queue_retries_and_fallbacks_together_keep_the_deadline(
 async def test_b3_a_provider_that_no_time_was_left_for_is_not_blamed(
     fake: RunningFake, spare: RunningFake, open_gateway: Open
 ) -> None:
-    """The first hangs until the deadline; the second was never called, and nothing is held against it."""
+    """The first hangs until the deadline, which is ours; the second was never called. Nothing is held against either."""
     fake.behave(FakeBehaviour(hang="first_token"))
     chain: dict[str, dict[str, object]] = {
         "acme": {"base_url": fake.base_url},
         "spare": {"base_url": spare.base_url, "breaker_failures": 1},
     }
-    gateway = open_gateway(chain, answer_within_s=0.2)
+    gateway = open_gateway(chain, answer_within_s=0.5)
     asked = await ask(gateway)
     assert isinstance(asked.error, BackendTimeout)
     assert spare.requests == []
-    assert known(gateway, "acme")["last_failure"] == "BackendTimeout"
-    assert (known(gateway, "spare")["breaker"], known(gateway, "spare")["down"]) == ("closed", False)
+    for name in ("acme", "spare"):
+        assert (known(gateway, name)["breaker"], known(gateway, name)["down"]) == ("closed", False)
 
 
 async def test_b5_a_refused_connection_costs_the_fallback_no_second(spare: RunningFake, open_gateway: Open) -> None:

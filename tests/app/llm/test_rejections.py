@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -149,6 +152,53 @@ def test_a_message_is_one_short_line_without_the_key() -> None:
 def test_a_secret_that_is_part_of_another_leaves_nothing_of_it() -> None:
     """The longer one is taken out first."""
     assert redacted("got Bearer abc-def and abc", ["abc", "Bearer abc-def"]) == "got [key] and [key]"
+
+
+LONG_KEY = "aB3/dE5+gH7_jK9-mN1=pQ"
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (f"key {LONG_KEY} is bad", "key [key] is bad"),
+        (f"key {LONG_KEY.upper()} is bad", "key [key] is bad"),
+        (f"key {LONG_KEY.replace('/', chr(92) + '/')} is bad", "key [key] is bad"),
+        (f"key {LONG_KEY.replace('/', chr(92) + 'u002f').replace('+', chr(92) + 'u002B')} is bad", "key [key] is bad"),
+        (f"key {quote(LONG_KEY, safe='')} is bad", "key [key] is bad"),
+        (f"key {base64.b64encode(LONG_KEY.encode()).decode().rstrip('=')} is bad", "key [key] is bad"),
+        (f"key {base64.urlsafe_b64encode(LONG_KEY.encode()).decode().rstrip('=')} is bad", "key [key] is bad"),
+        (f"begins with {LONG_KEY[:8]}", "begins with [key]"),
+        (f"ends with {LONG_KEY[-8:].lower()}", "ends with [key]"),
+        (f"holds {LONG_KEY[5:17]}...", "holds [key]..."),
+        (f"begins with {LONG_KEY[:7]}", f"begins with {LONG_KEY[:7]}"),
+    ],
+    ids=["whole", "case", "slash", "code", "address", "base64", "urlsafe", "first 8", "last 8", "12 inside", "7 are few"],
+)
+def test_a_key_goes_in_every_form_and_every_piece_of_it(message: str, said: str) -> None:
+    """As JSON, an address or base64 write it, in any case, and pieces of 8 letters."""
+    assert redacted(message, [LONG_KEY]) == said
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
+def test_a_key_within_something_in_base64_goes_too(before: str) -> None:
+    """Wherever it begins in what was encoded, as in Basic authorization, no 8 letters of what is its own stay."""
+    encoded = base64.b64encode(f"{before}{LONG_KEY}:".encode()).decode()
+    said = redacted(f"got {encoded}", [LONG_KEY])
+    assert "[key]" in said
+    assert len(said.removeprefix("got ").replace("[key]", "")) <= 8
+
+
+def test_the_beginning_of_an_address_is_no_secret() -> None:
+    """A header's value may be an address; what it begins with is left in others."""
+    message = "see https://docs.acme.org, not https://desk.example/archive"
+    assert redacted(message, ["https://desk.example/archive"]) == "see https://docs.acme.org, not https://[key]"
+
+
+def test_a_body_of_megabytes_is_read_as_far_as_it_is_shown() -> None:
+    """A long line costs no time."""
+    began = time.monotonic()
+    assert redacted("x" * 8_000_000, [LONG_KEY]) == "x" * 299 + "…"
+    assert time.monotonic() - began < 1
 
 
 def test_a_call_shows_no_header_and_no_body() -> None:

@@ -130,6 +130,12 @@ async def test_a_secret_header_is_in_no_error(fake: RunningFake, backend_of: Mak
     assert "tok-4711" not in f"{error!r} {error.__cause__!r} {backend!r} {vars(backend)}"
 
 
+async def test_a_connection_may_be_closed_by_configuration(fake: RunningFake, backend_of: Make) -> None:
+    """The one header of the connection that may be given, in any case."""
+    await answer_of(backend_of(headers={"cOnnection": "Close"}))
+    assert fake.requests[0].headers["connection"] == "Close"
+
+
 async def test_the_models_of_a_provider_are_listed(fake: RunningFake, backend_of: Make) -> None:
     """By one call with the format's key and version, in the provider's spelling."""
     fake.behave(FakeBehaviour(models=("fake", "other"), api_key=CANARY))

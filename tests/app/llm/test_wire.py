@@ -16,7 +16,7 @@ from app.llm.backend import Delta, Finished, FinishReason, Prompt, Usage
 from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.rejections import Call
 from app.llm.settings import ProviderSettings
-from app.llm.wire import Piece, converse
+from app.llm.wire import Piece, converse, count_of
 from corpus.egress import Answer, Egress
 from corpus.errors import (
     ArchivistError,
@@ -28,12 +28,14 @@ from corpus.errors import (
     BackendRejected,
     BackendTimeout,
     BackendUnreachable,
+    BackendWordless,
     EgressBroken,
     EgressError,
     EgressRefused,
     EgressTimeout,
 )
 from tests.app.llm.answers import CANARY, PROMPT, RemoteBackend, answer_of, until_the_end
+from tests.corpus.raw_servers import OK, sending, serving
 from tests.servers import RunningFake, free_port, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -107,10 +109,12 @@ async def test_an_answer_that_is_cut_is_an_error_that_counts_its_tokens(
         (FakeBehaviour(error_after_tokens=0), BackendFailed, "HTTP 5"),
         (FakeBehaviour(malformed_event_after_tokens=0), BackendMalformed, "not JSON"),
         (FakeBehaviour(cut_after_tokens=0), BackendMalformed, "closed early"),
-        (FakeBehaviour(reply=""), BackendMalformed, "empty answer"),
-        (FakeBehaviour(reply=" \n\n "), BackendMalformed, "empty answer"),
-        (FakeBehaviour(reply="", tool_call=True), BackendMalformed, "called a tool"),
+        (FakeBehaviour(reply=""), BackendWordless, "empty answer"),
+        (FakeBehaviour(reply=" \n\n "), BackendWordless, "empty answer"),
+        (FakeBehaviour(reply="", tool_call=True), BackendWordless, "called a tool"),
         (FakeBehaviour(content_type="text/html"), BackendMalformed, "'text/html' instead of a stream"),
+        (FakeBehaviour(content_type=f"text/{CANARY}"), BackendMalformed, "with something else instead of a stream"),
+        (FakeBehaviour(content_type="Look at <this>"), BackendMalformed, "with something else instead of a stream"),
         (FakeBehaviour(huge_answer_bytes=50_000_000, huge_in_one_event=True), BackendMalformed, "one event is larger"),
         (FakeBehaviour(redirect_to="http://elsewhere.example/v1"), EgressRefused, "to 'elsewhere.example'"),
     ],
@@ -430,3 +434,59 @@ async def test_usage_is_what_was_reported_and_an_estimate_otherwise(pieces: list
     _, ended, _ = await told([pieces, [Piece(reason="stop", last=True)], None])
     assert isinstance(ended, Finished)
     assert ended.usage == usage
+
+
+async def test_an_end_without_a_reason_is_not_called_a_stop() -> None:
+    """A mark of the end makes the answer complete; why it ended nobody said, also where a reason was taken back."""
+    for steps in (
+        [[Piece("one"), Piece(last=True)], None],
+        [[Piece("one", reason="stop"), Piece(" two"), Piece(last=True)], None],
+    ):
+        _, ended, _ = await told(steps)
+        assert isinstance(ended, Finished)
+        assert ended.reason == "other"
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (0, 0),
+        (100_000_000, 100_000_000),
+        (100_000_001, None),
+        (10**30, None),
+        (-1, None),
+        (True, None),
+        (3.0, None),
+        ("3", None),
+    ],
+)
+async def test_a_count_of_tokens_is_a_number_that_can_be_one(value: object, count: int | None) -> None:
+    """A whole number up to 100 million; anything else counts as absent."""
+    assert count_of(value) == count
+
+
+DEEP = b'{"choices": ' + b"[" * 200_000
+WORD = b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+STREAM = OK + b"Content-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+JSON_BODY = b"Content-Type: application/json\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(("before", "text"), [(b"", ""), (WORD, "one")], ids=["before the first word", "after it"])
+async def test_an_event_that_is_nested_too_deep_is_no_json(backend_for: Make, before: bytes, text: str) -> None:
+    """It is the provider's failure and none of ours, and what came before it was passed on."""
+    async with serving(sending(STREAM, before, b"data: " + DEEP + b"\n\n")) as address:
+        arrived, error = await until_the_end(backend_for(f"{address}/v1"))
+    assert arrived == text
+    assert isinstance(error, BackendMalformed)
+    assert "sent an event that is not JSON" in str(error)
+
+
+async def test_a_body_that_is_nested_too_deep_is_no_json(backend_for: Make) -> None:
+    """Neither a list of models nor a refusal; a refusal is told by its status all the same."""
+    async with serving(sending(OK, JSON_BODY, DEEP)) as address:
+        with pytest.raises(BackendMalformed, match="answered with something that is not JSON"):
+            await backend_for(f"{address}/v1").models()
+    async with serving(sending(b"HTTP/1.1 400 Bad Request\r\n", JSON_BODY, DEEP)) as address:
+        _, error = await until_the_end(backend_for(f"{address}/v1"))
+    assert isinstance(error, BackendRejected)
+    assert error.status == 400
