@@ -15,6 +15,7 @@ from tantivy import Filter, Occur, Query, Schema, SchemaBuilder, TextAnalyzer, T
 
 from corpus.errors import SnapshotDamaged
 from corpus.types import Ordinals
+from corpus.words import FUNCTION_WORDS, WORD, function_words
 
 STEMMED = {
     "ar": "arabic", "da": "danish", "nl": "dutch", "en": "english", "fi": "finnish", "fr": "french", "de": "german",
@@ -44,6 +45,10 @@ def field_of(language: str | None) -> str:
     return f"text_{STEMMED.get((language or '').split('-')[0].lower(), ANY)}"
 
 
+_NOT_ASKED_FOR = {field_of(language): function_words(language) for language in (*FUNCTION_WORDS, None)}
+"""Words that a question is not searched by, by field: "do I have to" says how one asks, not what for."""
+
+
 def identifiers(text: str) -> list[str]:
     """Form numbers, error codes, part numbers: whole tokens with a digit that are not plain numbers, lower-cased."""
     found = (part.strip("-_./").lower() for run in JOINED.findall(text) for part in BROKEN.split(run))
@@ -52,6 +57,11 @@ def identifiers(text: str) -> list[str]:
 
 def _is_identifier(token: str) -> bool:
     return any(c.isdigit() for c in token) and not token.isdigit()
+
+
+def _is_acronym(word: str, text: str) -> bool:
+    """Whether a word is written as a name: the US in "US rates", but nothing in a text that is all capitals."""
+    return len(word) > 1 and word.isupper() and not text.isupper()
 
 
 def _new_analyzer(field: str) -> TextAnalyzer:
@@ -167,10 +177,15 @@ class LexicalIndex:
         return True
 
     def terms(self, text: str) -> list[tuple[str, str]]:
-        """What a text is searched by: (field, term) pairs, stop words left out, each once, in order."""
+        """What a text is searched by: (field, term) pairs, function words left out, each once, in order."""
         # A lone surrogate is no character; tantivy takes none.
         text = text.encode("utf-8", "replace").decode()
-        found = [(field, term) for field, analyzer in self._analyzers.items() for term in dict.fromkeys(analyzer.analyze(text))]
+        words = WORD.findall(text)
+        found = []
+        for field, analyzer in self._analyzers.items():
+            skipped = _NOT_ASKED_FOR.get(field, frozenset())
+            asked = " ".join(word for word in words if word.lower() not in skipped or _is_acronym(word, text))
+            found += [(field, term) for term in dict.fromkeys(analyzer.analyze(asked))]
         return found + [("identifiers", identifier) for identifier in identifiers(text)]
 
     def search(

@@ -41,10 +41,15 @@ FUNCTION_WORDS = {
 _ANY: frozenset[str] = frozenset().union(*FUNCTION_WORDS.values())
 
 
+def function_words(language: str | None) -> frozenset[str]:
+    """The function words of a language; where it is unknown or has no list, those of all lists."""
+    return FUNCTION_WORDS.get((language or "").split("-")[0].lower(), _ANY)
+
+
 def content_words(text: str, language: str | None) -> list[str]:
     """The lower-cased words of a text that are not function words, each once, in order.
 
     Where the language is unknown or has no list, the lists of all languages count.
     """
-    skipped = FUNCTION_WORDS.get((language or "").split("-")[0].lower(), _ANY)
+    skipped = function_words(language)
     return [word for word in dict.fromkeys(WORD.findall(text.lower())) if word not in skipped]

@@ -73,6 +73,29 @@ def test_stop_words_find_nothing(index: LexicalIndex) -> None:
     assert found(index, "the of to") == []
 
 
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("Do I have to pay it back after the seminar?", ["pay", "seminar", "back"]),
+        ("What are the US rates?", ["us", "rate"]),
+        ("WHAT ARE THE US RATES?", ["rate"]),
+        ("Do you have to?", []),
+    ],
+    ids=["function words", "a name in capitals", "all in capitals", "nothing but function words"],
+)
+def test_a_question_is_searched_by_its_content_words(index: LexicalIndex, question: str, asked: list[str]) -> None:
+    """Words that only say how one asks are left out; one that is written as a name stays."""
+    assert sorted(term for field, term in index.terms(question) if field == "text_english") == sorted(asked)
+
+
+def test_function_words_are_left_out_in_their_own_language_only(index: LexicalIndex) -> None:
+    """German "die" is no word of a German question; English "die" is one of an English question."""
+    assert index.terms("die Kündigung") == [
+        ("text_any", "kundigung"), ("text_english", "die"), ("text_english", "kundigung"), ("text_german", "kundig"),
+        ("text_spanish", "die"), ("text_spanish", "kundigung"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("query", ["TR-204", "tr-204", "where is form TR-204?", "(TR-204)."])
 def test_an_exact_identifier_ranks_first(index: LexicalIndex, query: str) -> None:
     """The text that holds the form number itself comes before the one that holds only its parts, more often."""
