@@ -66,11 +66,12 @@ class SearchSettings(Settings):
     """How passages are found and ranked."""
 
     candidates: int = Field(default=100, ge=1, le=1000, description="Chunks taken from each index before fusion.")
-    rrf_k: int = Field(default=60, ge=1, le=1000, description="The constant of reciprocal rank fusion.")
-    dense_weight: float = Field(default=1.0, ge=0, description="Weight of the dense ranking in the fusion.")
-    lexical_weight: float = Field(default=1.0, ge=0, description="Weight of the lexical ranking in the fusion.")
+    dense_weight: float = Field(default=1.0, ge=0, description="Weight of the similarity of meaning in a passage's score.")
+    lexical_weight: float = Field(default=1.0, ge=0, description="Weight of the words in common in a passage's score.")
     identifier_weight: float = Field(
-        default=1.0, ge=0, description="Weight of the ranking of chunks that hold a form number or code of the question."
+        default=0.5,
+        ge=0,
+        description="What a passage gains that alone holds a form number or code of the question; shared where several do.",
     )
     fold_near_duplicates: bool = Field(
         default=True, description="Whether only the best of several nearly identical passages is shown."

@@ -111,7 +111,7 @@ def test_the_configuration_is_shown_without_its_secrets(tmp_path: Path) -> None:
     secret = "canary-4711-key"
     shown = archivist("config", "show", cwd=tmp_path, ARCHIVIST_SERVER__API_KEY=secret)
     assert shown.returncode == 0
-    assert "rrf_k: 60" in shown.stdout
+    assert "identifier_weight: 0.5" in shown.stdout
     assert "**********" in shown.stdout
     assert secret not in shown.stdout + shown.stderr
     checked = archivist("config", "check", cwd=tmp_path)

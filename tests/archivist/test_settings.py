@@ -46,7 +46,7 @@ def refused(text: str) -> str:
 REMOTE = "llm: {default: remote, providers: {remote: {base_url: 'https://llm.example/v1', model: m%s}}}"
 
 BAD = {
-    "typo": ("serch: {rrf_k: 10}", "unknown key 'serch'; did you mean 'search'?"),
+    "typo": ("serch: {candidates: 10}", "unknown key 'serch'; did you mean 'search'?"),
     "nested typo": ("search: {rrf: 10}", "unknown key 'search.rrf'; did you mean 'rrf_k'?"),
     "typo in a list": ("sources: [{path: x, nmae: y}]", "unknown key 'sources.0.nmae'; did you mean 'name'?"),
     "typo in a provider": (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpus.dense import DenseIndex, DenseWriter
+from corpus.dense import TYPICAL_SPREAD, DenseIndex, DenseWriter
 from corpus.errors import EmbedderMismatch, SnapshotDamaged
 from corpus.types import Vectors
 
@@ -146,3 +146,30 @@ def test_a_file_that_is_no_index_is_damage(tmp_path: Path) -> None:
     (tmp_path / "dense.faiss").write_bytes(b"not an index")
     with pytest.raises(SnapshotDamaged, match=r"dense\.faiss cannot be opened"):
         DenseIndex(tmp_path / "dense.faiss")
+
+
+def test_the_spread_is_that_of_the_cosines_of_all_pairs(index: DenseIndex) -> None:
+    """From a sample of 128 of them it is what numpy finds over all, but for a tenth; of few enough it is exact."""
+    cosines = (STORED @ STORED.T)[np.triu_indices(SIZE, k=1)]
+    assert index.spread(np.arange(SIZE)) == pytest.approx(float(cosines.std()), rel=0.1)
+    some = np.arange(7, 500, 5)
+    exactly = (STORED[some] @ STORED[some].T)[np.triu_indices(len(some), k=1)]
+    assert index.spread(some) == pytest.approx(float(exactly.std()), rel=1e-4)
+
+
+def test_the_spread_follows_the_model(tmp_path: Path) -> None:
+    """Vectors that lie close together, as some models' do, have the spread of their few differences."""
+    close = VECTORS[:200] * 0.5 + unit(np.random.default_rng(5), 1)[0]
+    close /= np.linalg.norm(close, axis=1, keepdims=True)
+    index = written(tmp_path / "close.faiss", close)
+    stored = index.vectors(np.arange(200))
+    expected = (stored[::2] @ stored[::2].T)[np.triu_indices(100, k=1)].std()
+    assert index.spread(np.arange(200)) == pytest.approx(float(expected), rel=1e-4)
+    assert index.spread(np.arange(200)) < 0.6 * float((VECTORS[:200] @ VECTORS[:200].T)[np.triu_indices(200, k=1)].std())
+
+
+def test_what_cannot_tell_a_spread_counts_as_typical(tmp_path: Path, index: DenseIndex) -> None:
+    """Fewer than sixteen chunks, and chunks that all say the same."""
+    assert index.spread(np.arange(15)) == TYPICAL_SPREAD
+    assert index.spread(np.arange(0)) == TYPICAL_SPREAD
+    assert written(tmp_path / "same.faiss", np.repeat(VECTORS[:1], 40, axis=0)).spread(np.arange(40)) == TYPICAL_SPREAD

@@ -71,28 +71,53 @@ def test_the_right_document_comes_first(search: Searcher, embedder: Embedder, te
 
 
 @pytest.mark.parametrize("text", QUESTIONS)
-def test_the_fusion_is_that_of_reciprocal_ranks(snapshot: OpenSnapshot, embedder: Embedder, text: str) -> None:
-    """Scores and order are those computed by hand from the rankings, with their weights."""
-    weights = {"dense_weight": 0.7, "lexical_weight": 1.6, "identifier_weight": 1.3, "rrf_k": 10, "fold_near_duplicates": False}
+@pytest.mark.parametrize("candidates", [3, 100])
+def test_the_score_is_the_weighted_sum_of_both_sides(
+    snapshot: OpenSnapshot, embedder: Embedder, text: str, candidates: int
+) -> None:
+    """Scores and order are those computed by hand: cosine, saturating BM25, identifiers shared."""
+    weights = {"dense_weight": 0.7, "lexical_weight": 1.6, "identifier_weight": 1.3, "fold_near_duplicates": False}
     asked = query(embedder, text)
-    mask = snapshot.store.mask(("everyone",), {})
-    dense, cosines = snapshot.dense.search(asked.vector, 100, mask)
-    lexical, _ = snapshot.lexical.search(text, 100, LexicalFilter(("everyone",), {}, sees_everything=False))
     everyone = LexicalFilter(("everyone",), {}, sees_everything=False)
-    exact, _ = snapshot.lexical.search(text, 100, everyone, must_identify=True)
+    mask = snapshot.store.mask(("everyone",), {})
+    vectors = snapshot.dense.vectors(np.arange(snapshot.dense.size))
+    assert mask.sum() < 16, "so few chunks count as lying apart as is typical"
+    dense, cosines = snapshot.dense.search(asked.vector, candidates, mask)
+    lexical, bm25 = snapshot.lexical.search(text, candidates, everyone)
+    exact, _ = snapshot.lexical.search(text, candidates, everyone, must_identify=True)
     assert (len(exact) > 0) == (text == "E-4410"), "one of the questions names an identifier"
-    scores: dict[int, float] = {}
-    for weight, ordinals in ((0.7, dense), (1.6, lexical), (1.3, exact)):
-        for rank, ordinal in enumerate(ordinals.tolist(), start=1):
-            scores[ordinal] = scores.get(ordinal, 0.0) + weight / (10 + rank)
+    words = dict(zip(lexical.tolist(), bm25.tolist(), strict=True))
+    others = bm25[-1] if len(bm25) == candidates else 0.0
+    scores = {}
+    for ordinal in {*dense.tolist(), *lexical.tolist(), *exact.tolist()}:
+        meaning = 0.7 * float(vectors[ordinal] @ asked.vector)
+        found = words.get(ordinal, others)
+        scores[ordinal] = meaning + 1.6 * found / (found + 30) + (1.3 / len(exact) ** 0.5 if ordinal in exact else 0)
     expected = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:50]
-    hits = searcher(snapshot, **weights).search([asked], EVERYONE, 50)
+    hits = searcher(snapshot, **weights, candidates=candidates).search([asked], EVERYONE, 50)
     assert [hit.passage.ordinal for hit in hits] == [ordinal for ordinal, _ in expected]
-    np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected])
+    np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-6)
     by_ordinal = dict(zip(dense.tolist(), cosines.tolist(), strict=True))
     for hit in hits:
         assert hit.cosine == by_ordinal.get(hit.passage.ordinal)
         assert hit.lexical_rank == (lexical.tolist().index(hit.passage.ordinal) + 1 if hit.passage.ordinal in lexical else None)
+
+
+def test_queries_add_up_over_all_that_any_of_them_finds(snapshot: OpenSnapshot, embedder: Embedder) -> None:
+    """A passage that only one of two queries finds is scored for both, by their weights."""
+    settings = {"fold_near_duplicates": False, "candidates": 50}
+    first, second = query(embedder, QUESTIONS[0]), query(embedder, QUESTIONS[6], 0.5)
+    alone = [dict(told(searcher(snapshot, **settings).search([each], EVERYONE, 50))) for each in (first, second)]
+    both = dict(told(searcher(snapshot, **settings).search([first, second], EVERYONE, 50)))
+    assert both == pytest.approx({ordinal: alone[0][ordinal] + alone[1][ordinal] for ordinal in alone[0]})
+
+
+@pytest.mark.parametrize(
+    "text", ["E-4410", "E-4410 parking", "Where do visitors park, how long is lunch, and what on earth does E-4410 mean?"]
+)
+def test_an_identifier_wins_however_it_is_asked_for(search: Searcher, embedder: Embedder, text: str) -> None:
+    """The passage that holds the code comes first, also where most words are about something else."""
+    assert search.search([query(embedder, text)], EVERYONE, 1)[0].passage.source == "it/errors.txt"
 
 
 def test_one_side_alone_is_its_own_ranking(snapshot: OpenSnapshot, embedder: Embedder) -> None:
