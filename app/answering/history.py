@@ -19,9 +19,10 @@ FEW_WORDS = 3
 
 _POINTS_BACK = re.compile(
     r"\b(?:it|its|itself|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|there|then|one|ones|same|such|"
-    r"former|latter|above|instead|else|other|others|another|"
+    r"former|latter|above|instead|else|other|others|another|meanwhile|in the meantime|"
     r"davon|dafür|dazu|damit|darüber|dabei|dort|dann|diese[rsmn]?|jene[rsmn]?|derselbe[n]?|dieselbe[n]?|sonst|stattdessen|"
-    r"eso|esa|ese|esos|esas|esto|esta|este|ello|ellos|ellas|allí|entonces|mismo|misma|aquello|lo)\b",
+    r"währenddessen|inzwischen|"
+    r"eso|esa|ese|esos|esas|esto|esta|este|ello|ellos|ellas|allí|entonces|mismo|misma|aquello|mientras tanto|lo)\b",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(

@@ -42,6 +42,7 @@ def test_a_question_that_stands_alone_is_not_changed_by_the_conversation(questio
         "and for contractors?",
         "What about employees in the Regensburg office building?",
         "Does it also apply to temporary employees during probation?",
+        "How often do we get in touch with the customer meanwhile?",
         "How many of those may be carried over until next March?",
         "Why?",
         "Und für Leiharbeiter?",
