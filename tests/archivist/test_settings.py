@@ -47,7 +47,7 @@ REMOTE = "llm: {default: remote, providers: {remote: {base_url: 'https://llm.exa
 
 BAD = {
     "typo": ("serch: {candidates: 10}", "unknown key 'serch'; did you mean 'search'?"),
-    "nested typo": ("search: {rrf: 10}", "unknown key 'search.rrf'; did you mean 'rrf_k'?"),
+    "nested typo": ("search: {candidate: 10}", "unknown key 'search.candidate'; did you mean 'candidates'?"),
     "typo in a list": ("sources: [{path: x, nmae: y}]", "unknown key 'sources.0.nmae'; did you mean 'name'?"),
     "typo in a provider": (
         REMOTE % ", clearence: public",
@@ -135,13 +135,13 @@ def test_a_bad_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, v
 
 def test_flags_win_over_environment_over_file_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each level overrides single keys of the one below."""
-    path = written("server: {port: 1001, groups: [file]}\nsearch: {rrf_k: 11}\n")
+    path = written("server: {port: 1001, groups: [file]}\nsearch: {dense_weight: 1.1}\n")
     monkeypatch.setenv("ARCHIVIST_SERVER__PORT", "1002")
     monkeypatch.setenv("ARCHIVIST_SEARCH__CANDIDATES", "12")
     server = load_settings(path, {"server": {"port": 1003}}).server
     assert (server.port, server.groups, server.host) == (1003, ("file",), "127.0.0.1")
     settings = load_settings(path)
-    assert (settings.server.port, settings.search.rrf_k, settings.search.candidates) == (1002, 11, 12)
+    assert (settings.server.port, settings.search.dense_weight, settings.search.candidates) == (1002, 1.1, 12)
 
 
 def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
