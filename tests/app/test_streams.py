@@ -332,7 +332,12 @@ async def test_a_caller_who_stops_reading_gives_its_place_back(site: Path, monke
             assert await eventually(lambda: fake.requests[0].closed_early, 5)
             fake.behave(FakeBehaviour())
             async with httpx.AsyncClient(base_url=served.address, timeout=30) as client:
-                assert (await asked(client)).ended == "done"
+                for _ in range(50):  # the request itself ends a moment after its place is given back
+                    answered = await asked(client)
+                    if answered.status != 429:
+                        break
+                    await asyncio.sleep(0.1)
+                assert answered.ended == "done"
             caller.close()
 
 
