@@ -1,4 +1,5 @@
-"""The one way in which anything of ours talks HTTP to the outside. The only importer of httpx; knows no wire format.
+"""The one way in which anything of ours talks HTTP to the outside. The only importer of httpx beside
+the bench's bare client; knows no wire format.
 
 What it promises: only origins that were named when it was built; no redirect followed, no cookie kept, no proxy or
 certificate taken from the environment; `localhost` only where it resolves to this machine, then that very address, and
