@@ -68,7 +68,18 @@ class PromptSettings(Settings):
     answer_tokens: int = Field(default=512, ge=16, description="Tokens of the answer, at most.")
 
 
-LIVE = ("labels", "search", "history", "prompt", "llm")
+class AnswerSettings(Settings):
+    """When there is an answer."""
+
+    abstain_below: float = Field(
+        default=0.2, ge=0, le=1, description="Answerability (0..1) below which no answer is given and no LLM asked; 0 = never."
+    )
+    clarify: bool = Field(
+        default=True, description="Whether an underspecified question is answered by a question back, without an LLM."
+    )
+
+
+LIVE = ("labels", "search", "history", "prompt", "answer", "llm")
 """Sections that take effect without a restart."""
 
 
@@ -82,6 +93,7 @@ class ServiceSettings(Settings):
     search: SearchSettings
     history: HistorySettings
     prompt: PromptSettings
+    answer: AnswerSettings = AnswerSettings()
     llm: LlmSettings
 
     @model_validator(mode="after")

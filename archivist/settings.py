@@ -18,7 +18,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from app.llm.remote import shown_variable
 from app.llm.settings import LlmSettings, ProviderSettings, shown_name
-from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
+from app.settings import AnswerSettings, HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest.settings import ChunkingSettings, JobSettings, SourceSettings
@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     search: SearchSettings = Field(default_factory=SearchSettings, description="How passages are found.")
     history: HistorySettings = Field(default_factory=HistorySettings, description="How a conversation is used.")
     prompt: PromptSettings = Field(default_factory=PromptSettings, description="How the prompt is built.")
+    answer: AnswerSettings = Field(default_factory=AnswerSettings, description="When there is an answer.")
     llm: LlmSettings = Field(default_factory=LlmSettings, description="Who writes the answers.")
     server: ServerSettings = Field(default_factory=ServerSettings, description="The HTTP server.")
 
@@ -60,7 +61,7 @@ class Settings(BaseSettings):
         try:
             return ServiceSettings(
                 data_dir=self.data_dir, server=self.server, labels=self.labels, embedder=self.embedder,
-                search=self.search, history=self.history, prompt=prompt, llm=llm,
+                search=self.search, history=self.history, prompt=prompt, answer=self.answer, llm=llm,
             )  # fmt: skip
         except ValidationError as error:
             raise ConfigError("; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())) from error

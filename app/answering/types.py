@@ -52,6 +52,17 @@ class Grounding:
 
 
 @dataclass(frozen=True, slots=True)
+class Signals:
+    """What the search says of whether the passages answer, all of it from what the caller may see; 0 where nothing was found.
+
+    `nearness` is the cosine of the question and the nearest passage, `coverage` the share of its words that passages hold.
+    """
+
+    nearness: float = 0.0
+    coverage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """The first event of an answer: the passages it may cite, numbered in order, and the question they were found by."""
 
@@ -63,7 +74,8 @@ class Sources:
 class Answer:
     """The last event of an answer: all of it. `passages` are the prompt's, with their labels, for provenance.
 
-    `usage` is that of all calls that were made for it, a rewrite of the question too.
+    `usage` is that of all calls that were made for it, a rewrite of the question too. `answerability` is how likely the
+    passages answer, 0..1, by `signals`. With `clarifies` the text is a question back to the asker; it is an abstention too.
     """
 
     answer: str
@@ -81,3 +93,6 @@ class Answer:
     timings_ms: Mapping[str, float]
     passages: tuple[Passage, ...] = ()
     finish_reason: FinishReason = "stop"
+    signals: Signals = Signals()
+    answerability: float = 0.0
+    clarifies: bool = False

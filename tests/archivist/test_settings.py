@@ -88,7 +88,7 @@ BAD = {
         "the environment variable that api_key_env names, which holds its key, is not set",
     ),
     "a key as a key's name": ("llm: {sk-1: x}", "unknown key 'llm.(not shown: is it a key?)'; known: answer_within_s,"),
-    "a long key's name": (f"{'x' * 41}: 1", "unknown key '(not shown: is it a key?)'; known: chunking,"),
+    "a long key's name": (f"{'x' * 41}: 1", "unknown key '(not shown: is it a key?)'; known: answer, chunking,"),
     "a name with sk- in it": ("desk-top: 1", "unknown key 'desk-top'"),
     "unknown provider": ("llm: {default: nobody}", "llm.default 'nobody' is not a provider; known: extractive"),
     "unknown default label": ("labels: {default: x}", "labels.default 'x' is not in labels.order"),
