@@ -20,6 +20,7 @@ ArchivistError
 │   ├── ModelNotFound        install it, or name another
 │   ├── ModelDamaged         its weights are not the ones expected; reinstall
 │   └── EmbedderMismatch     snapshot and configuration name different models; ingest again
+├── RerankerFailed         look at the reranking model; the question is answered without it
 ├── StateError             look at the service's own database
 ├── EgressError            an outbound HTTP call did not work
 │   ├── EgressRefused        an address that policy does not allow, or a redirect; mend the address
@@ -168,6 +169,10 @@ class ModelDamaged(EmbedderError):
 
 class EmbedderMismatch(EmbedderError):
     """Vectors of two models must never mix."""
+
+
+class RerankerFailed(ArchivistError):
+    """The reranking model could not score."""
 
 
 class StateError(ArchivistError):

@@ -221,6 +221,21 @@ class LexicalIndex:
         order = np.lexsort((ordinals, -scores))
         return ordinals[order], scores[order]
 
+    def holding(self, text: str, limit: int, only: LexicalFilter) -> Ordinals:
+        """The visible chunks that hold every word of a text, stop words aside, in whatever order and form; none where it has
+        no words but those. Order: best first by BM25."""
+        text = text.encode("utf-8", "replace").decode()
+        texts = []
+        for field, analyzer in self._analyzers.items():
+            if terms := list(dict.fromkeys(analyzer.analyze(text))):
+                texts.append(Query.boolean_query([(Occur.Must, self._term(field, term)) for term in terms]))
+        if not texts:
+            return np.empty(0, dtype=np.int64)
+        anywhere = Query.boolean_query([(Occur.Should, each) for each in texts])
+        query = Query.boolean_query([(Occur.Must, anywhere), (Occur.Must, only.query(self._schema))])
+        hits = self._searcher.search(query, limit=limit, count=False).hits
+        return np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
+
     def _identifying(self, text: str) -> list[Query]:
         """The identifiers of a text that single something out: a token that stands in many chunks is a word like others."""
         most = max(IDENTIFYING, int(self.size * IDENTIFYING_SHARE))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from functools import lru_cache
 
 import numpy as np
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 from corpus.dense import TYPICAL_SPREAD, DenseIndex
 from corpus.folding import Folder
 from corpus.lexical import LexicalFilter, LexicalIndex
+from corpus.quotations import holds, quotations
 from corpus.settings import SearchSettings
 from corpus.store import Store
 from corpus.types import Hit, Mask, Ordinals, Passage, Vector
+from corpus.validity import ALWAYS, NEVER, Period, Validity, period_of, periods_named
 
 MASKS_KEPT = 64
 
@@ -23,6 +27,9 @@ HALF_BM25 = 30.0
 
 Source: 15, 30 and 60 with weights from .6 to 2 were measured; what lies around 30 and 1 differs by noise, docs/retrieval.md.
 """
+
+QUOTATION_CANDIDATES = 500
+"""Chunks that hold all words of a quotation and are read for it, at most."""
 
 Scores = NDArray[np.float64]
 
@@ -66,11 +73,32 @@ class _Found:
     exact: Ordinals
 
 
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """When a question is asked and which times it names."""
+
+    today: date
+    named: tuple[Period, ...]
+
+
+def today_utc() -> date:
+    """The day in UTC."""
+    return datetime.now(UTC).date()
+
+
 class Searcher:
     """Searches one snapshot. Safe for use by several threads."""
 
-    def __init__(self, store: Store, dense: DenseIndex, lexical: LexicalIndex, settings: SearchSettings) -> None:
-        self._store, self._dense, self._lexical, self._settings = store, dense, lexical, settings
+    def __init__(
+        self,
+        store: Store,
+        dense: DenseIndex,
+        lexical: LexicalIndex,
+        settings: SearchSettings,
+        today: Callable[[], date] = today_utc,
+    ) -> None:
+        self._store, self._dense, self._lexical, self._settings, self._today = store, dense, lexical, settings, today
+        self._validity = _validity(store, settings)
         # One snapshot is immutable, so what a scope lets see holds for as long as it does.
         self._visible = lru_cache(maxsize=MASKS_KEPT)(self._look)
 
@@ -78,8 +106,9 @@ class Searcher:
         """The best visible passages for one or several ways of asking, near-duplicates folded.
 
         A passage that any query finds by meaning or by words is scored for every query: the cosine, in units of how far
-        apart cosines lie, plus a saturating share of BM25, plus a gain where it holds an identifier of the query. So words
-        count for much where rare ones are in common, and for little where only common ones are.
+        apart cosines lie, plus a saturating share of BM25, plus a gain where it holds an identifier or a quotation of the
+        query. So words count for much where rare ones are in common, and for little where only common ones are. What is not
+        valid at the time asked for loses, and of versions that score nearly the same the latest valid one comes first.
 
         Order: best first; equal scores by ordinal. One query alone ranks the same however many could have been given.
         Source: convex combination of scores, Bruch, Gai and Ingber 2023; measured in docs/retrieval.md.
@@ -91,11 +120,20 @@ class Searcher:
         if not found:
             return []
         ordinals = np.unique(np.concatenate([part for each in found for part in (each.dense, each.lexical, each.exact)]))
+        # The first way of asking is the question as it was put: what an earlier turn quotes is words like others.
+        quoting = self._quoting(found[0].query.text, ordinals, visible)
+        ordinals = np.unique(np.concatenate([ordinals, *quoting]))
+        time = self._time([each.query.text for each in found])
+        lapsed = self._validity.lapsed(ordinals, time.today, time.named)
         scores = np.zeros(len(ordinals))
         for each in found:
             scores += each.query.weight * self._score(each, ordinals, visible.spread)
+        weight = sum(each.query.weight for each in found)
+        scores[lapsed] -= weight * self._settings.expired_penalty
+        for holding in quoting:
+            scores[np.searchsorted(ordinals, holding)] += weight * self._settings.quotation_weight
         order = np.lexsort((ordinals, -scores))
-        return self._hits(ordinals[order], scores[order], found, top_k)
+        return self._hits(ordinals[order], scores[order], found, time, top_k)
 
     def rarity(self, term: str, language: str | None, scope: Scope) -> float:
         """How rare a stemmed term is among what the caller may see; see LexicalIndex.rarity."""
@@ -107,6 +145,11 @@ class Searcher:
         mask.setflags(write=False)
         only = LexicalFilter(groups, dict(filters), sees_everything=bool(mask.all()))
         return _Visible(mask, only, self._dense.spread(np.flatnonzero(mask)))
+
+    def _time(self, texts: Sequence[str]) -> _Time:
+        """The times that the first of some ways of asking names that names any: the last question comes before earlier ones."""
+        today = self._today()
+        return _Time(today, next((named for text in texts if (named := periods_named(text, today))), ()))
 
     def _find(self, query: Query, visible: _Visible) -> _Found:
         mask, limit = visible.mask, self._settings.candidates
@@ -125,6 +168,15 @@ class Searcher:
                 exact = exact[mask[exact]]
         return _Found(query, dense, cosines, lexical, bm25, others, exact)
 
+    def _quoting(self, question: str, found: Ordinals, visible: _Visible) -> list[Ordinals]:
+        """For each quotation in a question, which chunks, of those found and those with all its words, hold it as it stands."""
+        quoting = []
+        for quotation in quotations(question) if self._settings.quotation_weight > 0 else ():
+            holding = self._lexical.holding(quotation, QUOTATION_CANDIDATES, visible.only)
+            wordings = self._store.wordings(np.union1d(found, holding[visible.mask[holding]]))
+            quoting.append(np.array([at for at, wording in wordings.items() if holds(wording, quotation)], dtype=np.int64))
+        return quoting
+
     def _score(self, found: _Found, ordinals: Ordinals, spread: float) -> Scores:
         """The scores of some passages, ascending ordinals that include all that were found, for one query."""
         scores = np.zeros(len(ordinals))
@@ -142,20 +194,44 @@ class Searcher:
             scores[np.searchsorted(ordinals, found.exact)] += gain
         return scores
 
-    def _hits(self, ranked: Ordinals, scores: Scores, found: Sequence[_Found], top_k: int) -> list[Hit]:
+    def _hits(self, ranked: Ordinals, scores: Scores, found: Sequence[_Found], time: _Time, top_k: int) -> list[Hit]:
         hits: list[Hit] = []
         folder = Folder()
-        score_of = dict(zip(ranked.tolist(), scores.tolist(), strict=True))
+        most, of_document = self._settings.per_document, Counter[str]()
         step = max(top_k * 2, 16)
         # Texts are fetched as they are needed: rarely more than one round.
         for begin in range(0, len(ranked), step):
-            for passage in self._store.passages(ranked[begin : begin + step]):
-                if self._settings.fold_near_duplicates and folder.repeats(passage.text):
+            places = scores[begin : begin + step].tolist()
+            passages = self._store.passages(ranked[begin : begin + step])
+            texts = [passage.text for passage in passages]
+            order = self._validity.later_first(ranked[begin : begin + step], places, texts, time.today, time.named)
+            # A passage that moves up takes the score of its new place: higher is better, always.
+            for score, at in zip(places, order, strict=True):
+                if most is not None and of_document[passages[at].document_id] == most:
                     continue
-                hits.append(_hit(passage, score_of[passage.ordinal], found))
+                if self._settings.fold_near_duplicates and folder.repeats(texts[at]):
+                    continue
+                of_document[passages[at].document_id] += 1
+                hits.append(_hit(passages[at], score, found))
                 if len(hits) == top_k:
                     return hits
         return hits
+
+
+def _validity(store: Store, settings: SearchSettings) -> Validity:
+    """When each chunk is valid, by the metadata of its document; a date that cannot be read counts as none."""
+    begins = np.full(store.chunks, ALWAYS, dtype=np.int32)
+    ends = np.full(store.chunks, NEVER, dtype=np.int32)
+    # The field named first is written last.
+    for field_name in reversed(settings.valid_from_fields):
+        for value, chunks in store.values(field_name):
+            if (period := period_of(value)) is not None:
+                begins[chunks] = period.first
+    for field_name in reversed(settings.valid_until_fields):
+        for value, chunks in store.values(field_name):
+            if (period := period_of(value)) is not None:
+                ends[chunks] = period.last
+    return Validity(begins, ends)
 
 
 def _placed(ordinals: Ordinals, found: Ordinals, values: NDArray[np.float32], otherwise: float) -> Scores:

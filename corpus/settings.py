@@ -73,12 +73,42 @@ class SearchSettings(Settings):
         ge=0,
         description="What a passage gains that alone holds a form number or code of the question; shared where several do.",
     )
+    quotation_weight: float = Field(
+        default=4.0,
+        ge=0,
+        description="What a passage gains for each string in quotation marks that it holds; 4 is more than all else together.",
+    )
+    expired_penalty: float = Field(
+        default=0.2,
+        ge=0,
+        description="What a passage loses whose document is not valid today, unless the question names a time at which it was.",
+    )
+    valid_from_fields: tuple[str, ...] = Field(
+        default=("valid_from", "effective_from", "effective", "effective_date"),
+        description="Metadata fields that hold the first day a document is valid, such as 2026-01-01; the first found counts.",
+    )
+    valid_until_fields: tuple[str, ...] = Field(
+        default=("valid_until", "valid_to", "expires", "expiry_date"),
+        description="Metadata fields that hold the last day a document is valid; the first found counts.",
+    )
     fold_near_duplicates: bool = Field(
         default=True, description="Whether only the best of several nearly identical passages is shown."
+    )
+    per_document: int | None = Field(
+        default=None, ge=1, description="Passages of one document among those that are found, at most; empty = any number."
     )
     filter_fields: tuple[str, ...] = Field(
         default=("collection", "source", "format", "language", "label"),
         description="Fields a caller may filter by: these five, and any metadata field named here.",
+    )
+    reranker: str = Field(
+        default="",
+        description="A sentence-transformers CrossEncoder that orders what was found: a folder, or a hub id (see "
+        "reranker_allow_hub); empty = none.",
+    )
+    reranker_allow_hub: bool = Field(default=False, description="Whether the reranker may be downloaded from the model hub.")
+    rerank_candidates: int = Field(
+        default=30, ge=1, le=200, description="Passages that the reranker reads for a question; its cost grows with them."
     )
 
 

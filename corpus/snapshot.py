@@ -180,11 +180,12 @@ class OpenSnapshot:
                 store.close()
             self._lock.close()
             raise
-        self.search = self.searcher(settings)
+        self._settings = settings
+        self.search = Searcher(self.store, self.dense, self.lexical, settings)
 
     def searcher(self, settings: SearchSettings) -> Searcher:
-        """A search over this snapshot under other settings; it holds nothing of its own."""
-        return Searcher(self.store, self.dense, self.lexical, settings)
+        """A search over this snapshot under some settings; the one that is there, where they are its own."""
+        return self.search if settings == self._settings else Searcher(self.store, self.dense, self.lexical, settings)
 
     def require(self, fingerprint: str, model: str) -> None:
         """Raises: EmbedderMismatch where the snapshot's vectors are not those of this model."""

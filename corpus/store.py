@@ -236,6 +236,22 @@ class Store:
         sql = f"SELECT {PASSAGE_COLUMNS} {PASSAGE_TABLES} WHERE d.document_id = ? ORDER BY c.ordinal"
         return [_passage(row) for row in self._rows(sql, [document_id])]
 
+    def wordings(self, ordinals: Ordinals | Sequence[int]) -> dict[int, str]:
+        """All that is said on some chunks, by ordinal: title, headings and text, a line each."""
+        wanted = [int(ordinal) for ordinal in ordinals]
+        sql = (
+            f"SELECT c.ordinal, d.title, c.heading, c.text {PASSAGE_TABLES} WHERE c.ordinal IN ({', '.join('?' * len(wanted))})"
+        )
+        return {row[0]: "\n".join([row[1], *json.loads(row[2]), row[3]]) for row in self._rows(sql, wanted)}
+
+    def values(self, field: str) -> list[tuple[str, slice]]:
+        """The values that documents have in a field, whoever may see them, each with the ordinals of the document's chunks."""
+        sql = (
+            "SELECT f.value, d.first_ordinal, d.chunk_count FROM facets f JOIN documents d USING (number) "
+            "WHERE f.field = ? ORDER BY d.number"
+        )
+        return [(value, slice(first, first + count)) for value, first, count in self._rows(sql, [field])]
+
     def document(self, document_id: str, groups: Sequence[str]) -> Document | None:
         """One document; None if there is none, or none that any of `groups` may see."""
         marks = ", ".join("?" * len(groups))

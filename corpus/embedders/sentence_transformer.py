@@ -1,4 +1,4 @@
-"""Runs any sentence-transformers model. The only importer of sentence_transformers and torch (six seconds: import it late)."""
+"""Runs any sentence-transformers model. Imports sentence_transformers and torch (six seconds: import it late)."""
 
 from __future__ import annotations
 

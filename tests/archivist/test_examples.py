@@ -153,7 +153,7 @@ async def answered(provider: ProviderSettings, settings: ServiceSettings) -> tup
 
 def test_every_example_is_tried() -> None:
     """A file that is added is added here."""
-    tried = {name for name, *_ in SENT.values()} | {"embedded"}
+    tried = {name for name, *_ in SENT.values()} | {"embedded", "multilingual"}  # test_multilingual_example.py
     assert tried == {path.stem for path in EXAMPLES}
     in_use = {(path.stem, name) for path in EXAMPLES for name in load_settings(path).llm.providers}
     assert in_use - {("embedded", "embedded")} == {(name, provider) for name, provider, *_ in SENT.values()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from corpus.folding import Folder
+from corpus.folding import Folder, alike
 from tests.making import REMOTE
 
 POLICY = REMOTE.format(days=3)
@@ -33,3 +33,11 @@ def test_only_the_first_of_near_duplicates_is_kept(texts: list[str], kept: list[
     """The positions that stay are those that say something of their own."""
     folder = Folder()
     assert [position for position, text in enumerate(texts) if not folder.repeats(text)] == kept
+
+
+def test_versions_are_texts_that_differ_in_figures_and_few_words() -> None:
+    """Each text belongs to the first that it is like; one that is like no other is in no group."""
+    texts = [POLICY, "Something else.", REMOTE.format(days=2), POLICY.replace("telephone", "phone"), POLICY[: len(POLICY) // 2]]
+    assert alike(list(enumerate(texts))) == [[0, 2, 3]]
+    assert alike([(7, "Form TR-204"), (3, "Form TR-205"), (1, "Form")]) == [[7, 3]]
+    assert alike([]) == []

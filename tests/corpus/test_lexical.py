@@ -200,6 +200,25 @@ def test_the_score_is_bm25(build: Build) -> None:
     np.testing.assert_allclose(scores, by_hand, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("text", "holding"),
+    [
+        ("dogs running", [0]),
+        ("form TR", [0, 1]),
+        ("Häuser Versicherung", [2]),
+        ("form of the TR office", [0]),
+        ("dogs salaries", []),
+        ("the of", []),
+        ("", []),
+        ("salaries \ud800", []),
+    ],
+)
+def test_a_text_that_holds_all_words_is_found_in_any_language(index: LexicalIndex, text: str, holding: list[int]) -> None:
+    """In any order and form, stop words aside; nothing where only stop words are asked for, and nothing hidden."""
+    everyone = LexicalFilter(("everyone",), {}, sees_everything=False)
+    assert sorted(index.holding(text, 10, everyone).tolist()) == holding
+
+
 def test_a_file_that_is_no_index_is_damage(tmp_path: Path) -> None:
     """tantivy's own error becomes ours."""
     (tmp_path / "meta.json").write_text("{}")

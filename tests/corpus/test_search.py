@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from corpus.search import Query, Scope, Searcher
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Hit, Vector
+from tests.corpus.corpora import Text, asked, published
 
 EVERYONE = Scope(("everyone",))
 BOARD = Scope(("board",))
@@ -155,6 +157,25 @@ def test_near_duplicates_are_folded_unless_a_figure_differs(snapshot: OpenSnapsh
     assert shown >= {"policies/remote-2025.md", "policies/remote-2026.md", "policies/remote-2026-copy.md"}
     assert "policies/remote-2025.md" in folded
     assert len(folded & {"policies/remote-2026.md", "policies/remote-2026-copy.md"}) == 1
+
+
+@pytest.mark.parametrize(("most", "kept"), [(None, 5), (3, 5), (2, 4), (1, 2)])
+def test_a_document_has_so_many_passages_at_most(tmp_path: Path, most: int | None, kept: int) -> None:
+    """The best of each, in the order they have without a limit, and as many in all as are asked for."""
+    texts = [Text("0 first\n\n0 second\n\n0 third", near=0.9), Text("1 first\n\n1 second", near=0.5)]
+    corpus = published(tmp_path / "data", texts)
+    try:
+        every, capped = (
+            [hit.passage for hit in searcher(corpus, per_document=limit).search([Query("anything", asked())], EVERYONE, 50)]
+            for limit in (None, most)
+        )
+        before = [[other.document_id for other in every[:at]] for at in range(5)]
+        expected = [each for each, others in zip(every, before, strict=True) if others.count(each.document_id) < (most or 9)]
+        assert (capped, len(capped)) == (expected, kept)
+        two = searcher(corpus, per_document=most).search([Query("anything", asked())], EVERYONE, 2)
+        assert [hit.passage for hit in two] == expected[:2]
+    finally:
+        corpus.close()
 
 
 @pytest.mark.parametrize("text", QUESTIONS)

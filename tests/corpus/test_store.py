@@ -91,6 +91,18 @@ def test_passages_come_in_the_order_asked_for(store: Store) -> None:
     assert (passages[1].heading, passages[1].page, passages[1].language) == (("A",), 3, "de")
 
 
+def test_a_chunk_is_worded_by_title_headings_and_text(store: Store) -> None:
+    """A line each, in that order, for each chunk asked for."""
+    assert store.wordings([3, 1]) == {1: f"open\nA\n{ASTRAL[len(ASTRAL) // 2 :]}", 3: "board\nA\n the board."}
+    assert store.wordings([]) == {}
+
+
+def test_values_come_with_the_chunks_they_stand_on(store: Store) -> None:
+    """Each document's value of a field, in order; none of a field that no document has."""
+    assert store.values("site") == [("bonn", slice(0, 2)), ("leeds", slice(8, 10))]
+    assert store.values("nothing' OR '1'='1") == []
+
+
 def test_files_and_failures_come_back(store: Store) -> None:
     """What could not be read is as much part of the result as what could."""
     assert [file.path for file in store.files() if file.content_hash is None] == ["bad.pdf"]

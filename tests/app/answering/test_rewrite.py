@@ -9,7 +9,7 @@ import pytest
 
 from app.answering.history import EARLIER_WEIGHT, Standalone
 from app.answering.recall import Recalled
-from app.answering.rewrite import LONGEST_REWRITE, understand_question
+from app.answering.rewrite import LONGEST_REWRITE, REWRITE_WEIGHT, understand_question
 from app.answering.types import Ask
 from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.plan import Asker
@@ -64,10 +64,10 @@ def earlier(label: str = "internal") -> Recalled:
 
 @pytest.mark.parametrize("reply", ["How long?", ' "How  long?"\n', "“How long?”", "'How long?'"])
 async def test_the_reply_is_the_standalone_question(services: Services, fake: RunningFake, reply: str) -> None:
-    """It alone is searched for, on one line and without the quotation marks that models like to add."""
+    """It is searched for beside what the rules give, on one line and without the quotation marks that models like to add."""
     fake.behave(FakeBehaviour(reply=reply))
     assert await understand_question(services, Ask(QUESTION), earlier(), Asker("local")) == Standalone(
-        "How long?", (("How long?", 1.0),)
+        "How long?", (*BY_RULES.searches, ("How long?", REWRITE_WEIGHT))
     )
 
 
