@@ -54,6 +54,7 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.EmbedderMismatch: Kind(
         503, "Embedding model changed", "documents and configuration name different models; run `archivist ingest`"
     ),
+    errors.RerankerFailed: Kind(503, "Reranking failed", "passages cannot be reranked now; the log has more"),
     errors.StateError: Kind(503, "Conversations unavailable", "the database of conversations cannot be used now"),
     errors.EgressError: Kind(502, "Outbound call failed", "the LLM provider's address did not answer"),
     errors.EgressUnreachable: Kind(502, "Outbound call failed", "no connection to the LLM provider's address"),

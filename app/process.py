@@ -14,12 +14,14 @@ from typing import TypeVar
 import structlog
 
 from app.answering.given import GivenAnswers
+from app.answering.rerank import Rerankers
 from app.llm.budgets import Spending
 from app.metrics import Metrics
 from app.settings import ServiceSettings
 from app.snapshots import SnapshotHolder
 from app.state.state import State
 from corpus.embedders.embedder import Embedder
+from corpus.rerankers.reranker import open_reranker
 from corpus.types import Vectors
 
 T = TypeVar("T")
@@ -44,6 +46,7 @@ class Process:
         # More than one forward pass at a time only slows both; waiting questions queue here, not on a lock.
         self._embedding = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._watcher: asyncio.Task[None] | None = None
+        self.rerankers = Rerankers(lambda model, hub: self.compute(lambda: open_reranker(model, allow_hub=hub)))
 
     async def compute(self, function: Callable[..., T], *values: object) -> T:
         """Run plain synchronous work off the event loop: the one place where that happens."""
@@ -53,7 +56,11 @@ class Process:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of questions or sentences. Shapes: (len(texts), dimension)."""
-        return await asyncio.get_running_loop().run_in_executor(self._embedding, self.embedder.embed_queries, texts)
+        return await self.run_model(self.embedder.embed_queries, texts)
+
+    async def run_model(self, function: Callable[..., T], *values: object) -> T:
+        """Run a forward pass off the event loop, when those that came before are done."""
+        return await asyncio.get_running_loop().run_in_executor(self._embedding, partial(function, *values))
 
     async def start(self) -> None:
         """Open the snapshot and begin to watch for the next one."""
@@ -74,6 +81,7 @@ class Process:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.rerankers.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._embedding.shutdown(wait=True, cancel_futures=True)
         self.snapshots.close()

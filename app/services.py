@@ -10,6 +10,7 @@ from app.settings import ServiceSettings
 from app.state.state import State
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.errors import ConfigError
+from corpus.rerankers.reranker import check_reranker
 
 
 class Services:
@@ -21,6 +22,8 @@ class Services:
         self.embedder, self.state, self.snapshots = process.embedder, process.state, process.snapshots
         self.metrics, self.given, self.started_at = process.metrics, process.given, process.started_at
         self.compute, self.embed = process.compute, process.embed
+        if settings.search.reranker:
+            check_reranker(settings.search.reranker, allow_hub=settings.search.reranker_allow_hub)
         self.prompts = Prompts.load(settings.prompt)
         self.gateway: Gateway = Gateway(
             settings.llm,

@@ -61,6 +61,7 @@ def problems_of(settings: Settings) -> Iterator[str]:
     from app.answering.prompt import Prompts
     from app.llm.routes import Routes
     from corpus.embedders.weights import find_model
+    from corpus.rerankers.reranker import check_reranker
 
     yield from _refused(lambda: Routes(settings.llm))
     try:
@@ -76,6 +77,8 @@ def problems_of(settings: Settings) -> Iterator[str]:
             yield f"source {source.collection!r}: no folder or file {str(source.path)!r}; is it mounted?"
     if not settings.embedder.allow_hub:
         yield from _refused(lambda: find_model(settings.embedder.model, allow_hub=False))
+    if settings.search.reranker:
+        yield from _refused(lambda: check_reranker(settings.search.reranker, allow_hub=settings.search.reranker_allow_hub))
 
 
 def _refused(build: Callable[[], object]) -> Iterator[str]:

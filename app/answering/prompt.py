@@ -6,7 +6,9 @@ import hashlib
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from app.answering.sections import Surroundings, whole
 from app.settings import PromptSettings
 from corpus.errors import ConfigError, Invalid
 from corpus.types import Message, Passage
@@ -79,10 +81,12 @@ def build(
     budget_tokens: int,
     count_tokens: Callable[[str], int],
     instructions: str = "",
+    surroundings: Surroundings = Surroundings(),
 ) -> Built:
     """System, history, numbered passages and question, together within the budget.
 
     Order of what goes first when room is short: the oldest turns, then the lowest passages. No message and no passage is cut.
+    With what is left, passages are made whole sections of their surroundings, see `whole`.
     Raises: Invalid where system prompt and question alone are over the budget.
     """
     system = f"{prompts.system}\n\n{instructions}" if instructions else prompts.system
@@ -100,12 +104,18 @@ def build(
     kept_history = _newest(history, left // HISTORY_SHARE, cost)
     left -= sum(cost(message.content) for message in kept_history)
     kept: list[Passage] = []
+
+    @cache
+    def size_of(number: int, passage: Passage) -> int:
+        return count_tokens(shown(number, passage)) + 1
+
     for passage in passages:
-        size = count_tokens(shown(len(kept) + 1, passage)) + 1
+        size = size_of(len(kept) + 1, passage)
         if size > left:
             break
         kept.append(passage)
         left -= size
+    kept, left = whole(kept, surroundings, left, size_of)
     listed = "\n\n".join(shown(number, passage) for number, passage in enumerate(kept, start=1))
     asked = prompts.passages.format(passages=listed, question=question)
     messages = (Message("system", system), *kept_history, Message("user", asked))

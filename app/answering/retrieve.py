@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.access import Caller
 from app.answering.history import Standalone, understand
+from app.answering.rerank import rerank
 from app.answering.sentences import content_stems
 from corpus.search import Query, Scope
 from corpus.snapshot import OpenSnapshot
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Passages, best first, the question they were found by, and the snapshot they are from."""
+    """Passages, best first, the question they were found by, the snapshot they are from, and how long each stage took."""
 
     hits: tuple[Hit, ...]
     standalone_question: str
     snapshot: str
+    timings_ms: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 async def search(
@@ -38,24 +40,36 @@ async def search(
 ) -> SearchResult:
     """What POST /v1/search answers with. Raises: NoSnapshot and its kin."""
     settings = services.settings.history
+    timings: dict[str, float] = {}
+    begun = time.perf_counter()
     standalone = understand(query, messages, settings.turns if settings.strategy != "last_turn" else 0)
+    timings["history"] = _ms_since(begun)
     with services.snapshots.lease() as snapshot:
         scope = Scope(caller.groups, filters)
-        hits = await find(services, snapshot, scope, standalone, top_k, {})
-        return SearchResult(hits, standalone.question, snapshot.id)
+        hits = await find(services, snapshot, scope, standalone, top_k, timings)
+        return SearchResult(hits, standalone.question, snapshot.id, timings)
 
 
 async def find(
     services: Services, snapshot: OpenSnapshot, scope: Scope, standalone: Standalone, top_k: int, timings: dict[str, float]
 ) -> tuple[Hit, ...]:
-    """Embed the ways of asking, search with each, fuse. Notes `embed` and `search` in `timings`, in milliseconds."""
+    """Embed the ways of asking, search with each, fuse, and rerank where that is configured.
+
+    Notes `embed`, `search` and, where there is a reranker, `rerank` in `timings`, in milliseconds.
+    """
+    settings = services.settings.search
     started = time.perf_counter()
     vectors = await services.embed([text for text, _ in standalone.searches])
     timings["embed"] = _ms_since(started)
     started = time.perf_counter()
     queries = [Query(text, vector, weight) for (text, weight), vector in zip(standalone.searches, vectors, strict=True)]
-    hits = await services.compute(snapshot.searcher(services.settings.search).search, queries, scope, top_k)
+    depth = max(top_k, settings.rerank_candidates) if settings.reranker else top_k
+    hits = await services.compute(snapshot.searcher(settings).search, queries, scope, depth)
     timings["search"] = _ms_since(started)
+    if settings.reranker:
+        started = time.perf_counter()
+        hits = await rerank(services, standalone, hits, top_k)
+        timings["rerank"] = _ms_since(started)
     return tuple(hits)
 
 

@@ -196,6 +196,7 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "prompts not there": (llm() + "prompt: {folder: nowhere}", "prompt file 'nowhere/system.txt' cannot be used"),
     "source not there": (llm() + "sources: [{path: gone}]", "source 'gone': no folder or file 'gone'; is it mounted?"),
+    "reranker not there": (llm() + "search: {reranker: gone}", "search.reranker 'gone' is not a folder; name one with"),
 }
 
 
