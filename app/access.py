@@ -26,16 +26,20 @@ def authenticate(server: ServerSettings, authorization: str | None) -> Caller:
     Raises: Unauthorized where a key is configured and the header does not carry it.
     """
     if server.api_key is None:
-        return Caller(LOCAL_OWNER, server.groups)
+        return Caller(owner_of(server), server.groups)
     key = server.api_key.get_secret_value()
     scheme, _, given = (authorization or "").partition(" ")
     # Both sides as bytes: compare_digest refuses text outside ASCII, which a header may hold.
     matches = compare_digest(given.strip().encode("utf-8", "surrogatepass"), key.encode("utf-8", "surrogatepass"))
     if scheme.lower() != "bearer" or not matches:
         raise Unauthorized("this service needs its key; send the header `Authorization: Bearer <server.api_key>`")
-    return Caller(_owner_of(key), server.groups)
+    return Caller(owner_of(server), server.groups)
 
 
-def _owner_of(key: str) -> str:
+def owner_of(server: ServerSettings) -> str:
+    """The owner of the conversations of whoever this service lets in."""
+    if server.api_key is None:
+        return LOCAL_OWNER
+    key = server.api_key.get_secret_value()
     digest = hashlib.sha256(b"archivist owner\x00" + key.encode("utf-8", "surrogatepass"))
     return f"key-{digest.hexdigest()[:16]}"

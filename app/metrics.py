@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -10,11 +11,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app.answering.types import Answer
 from app.llm.backend import Usage
+from app.llm.settings import FIXED
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 # Seconds. Search takes milliseconds and a long answer of an LLM minutes.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+# Shares and scores, 0..1: in twentieths where a median is read off, in tenths where there is one series for each signal.
+_TWENTIETHS = tuple(step / 20 for step in range(21))
+_TENTHS = tuple(step / 10 for step in range(11))
 
 
 class Metrics:
@@ -43,6 +49,34 @@ class Metrics:
             "archivist_answers_total",
             "Answers by provider, and whether the documents held one.",
             ["provider", "abstained"],
+            registry=self.registry,
+        )
+        self._clarified = Counter(
+            "archivist_clarified_total", "Questions that were answered by a question back.", registry=self.registry
+        )
+        self._answerability = Histogram(
+            "archivist_answerability",
+            "How likely the passages found answer the question, 0..1.",
+            buckets=_TWENTIETHS,
+            registry=self.registry,
+        )
+        self._supported_share = Histogram(
+            "archivist_grounding_supported_share",
+            "Share of an answer's sentences that its passages support, where it was no abstention.",
+            buckets=_TWENTIETHS,
+            registry=self.registry,
+        )
+        self._markers = Counter(
+            "archivist_citation_markers_total",
+            "Markers of citations that were mended in answers: removed where wrong, added where missing.",
+            ["change"],
+            registry=self.registry,
+        )
+        self._signals = Histogram(
+            "archivist_retrieval_signal",
+            "What the search says of whether the passages answer.",
+            ["signal"],
+            buckets=_TENTHS,
             registry=self.registry,
         )
         self._tokens = Counter(
@@ -105,10 +139,23 @@ class Metrics:
         self._request_seconds.labels(route).observe(took_s)
 
     def count_answer(self, answer: Answer) -> None:
-        """One answer was given: its stages."""
+        """One answer was given: its stages, and how good it was as far as that is known."""
         self._answers.labels(answer.provider, str(answer.abstained).lower()).inc()
         for stage, took_ms in answer.timings_ms.items():
             self._stage_seconds.labels(stage).observe(took_ms / 1000)
+        if answer.provider != FIXED:  # for the fixed answer of a rule nothing was searched
+            self._count_quality(answer)
+
+    def _count_quality(self, answer: Answer) -> None:
+        self._answerability.observe(answer.answerability)
+        for name, value in asdict(answer.signals).items():
+            self._signals.labels(name).observe(value)
+        if answer.clarifies:
+            self._clarified.inc()
+        self._markers.labels("removed").inc(answer.grounding.removed)
+        self._markers.labels("added").inc(answer.grounding.added)
+        if not answer.abstained:
+            self._supported_share.observe(answer.grounding.supported_share)
 
     def count_usage(self, provider: str, usage: Usage) -> None:
         """One call to a provider ended, however it did."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from rich.progress import Progress
 from typer.core import TyperGroup
 
 from archivist import progress
+from archivist.fit import fit_answerability
 from archivist.settings import Settings, find_config, load_settings
 from corpus.errors import ConfigError
 
@@ -48,7 +50,8 @@ class _MeasuresByDefault(TyperGroup):
 
 
 evaluate_app = typer.Typer(
-    cls=_MeasuresByDefault, help="Measure how well it answers a golden set; `evaluate generate` drafts one."
+    cls=_MeasuresByDefault,
+    help="Measure how well it answers a golden set, or stored conversations anew; `evaluate generate` drafts a golden set.",
 )
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
@@ -70,7 +73,7 @@ class _Side:
 
 @evaluate_app.command(MEASURE, epilog="`archivist evaluate generate --help`: draft a golden set from the documents.")
 def measure(
-    golden: Annotated[Path, typer.Argument(help="Golden set (.jsonl), or a data set: a folder in BEIR's shape.")],
+    golden: Annotated[Path | None, typer.Argument(help="Golden set (.jsonl), or a data set: a folder in BEIR's shape.")] = None,
     config: ConfigOption = None,
     data: DataOption = None,
     k: Annotated[list[int] | None, typer.Option("--k", min=1, max=100, help="Depth of rankings; 5. Repeatable.")] = None,
@@ -84,11 +87,23 @@ def measure(
         list[str] | None,
         typer.Option("--min", metavar="METRIC=VALUE", help="Exit code 4 where less is measured (of B). Repeatable."),
     ] = None,
+    from_conversations: Annotated[
+        bool,
+        typer.Option(
+            "--from-conversations", help="Ask the questions of stored conversations again (see conversations.replay)."
+        ),
+    ] = False,
+    owner: Annotated[
+        str | None, typer.Option(help="Whose conversations; those of whoever server.api_key lets in.", metavar="OWNER")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only what was answered on that day (UTC) or after it.")
+    ] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - = to the output.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report for people.")] = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Measure how well a golden set is answered. Exit code 4: a --min was not reached."""
+    """Measure how well a golden set is answered, or stored conversations anew. Exit code 4: a --min was not reached."""
     _require_extra()
     from app.logs import configure_logs
     from evaluation.compare import compare as compare_reports
@@ -103,9 +118,16 @@ def measure(
     check_names(names, has_answers=not retrieval_only)
     if retrieval_only and provider is not None:
         raise ConfigError("--provider answers, and --retrieval-only asks for no answer; leave one of them out")
-    questions, data_set = _questions(golden, data, limit)
-    sides = _sides(config, data if data_set is None else None, compare, has_data_set=data_set is not None)
-    asking = _Asking(golden, questions, data_set, data, tuple(dict.fromkeys([*(k or [5]), *depths_asked(names)])), seed)
+    _check_source(golden, from_conversations, owner, since)
+    data_set = None
+    if golden is not None:
+        name = golden.name
+        questions, data_set = _questions(golden, data, limit)
+        sides = _sides(config, data if data_set is None else None, compare, has_data_set=data_set is not None)
+    else:
+        sides = _sides(config, data, compare, has_data_set=False)
+        name, questions = _stored_questions(sides, owner, since, limit)
+    asking = _Asking(name, questions, data_set, data, tuple(dict.fromkeys([*(k or [5]), *depths_asked(names)])), seed)
     reports = [asking.report(side, provider, answers=not retrieval_only) for side in sides]
     checked = check(reports[-1], leasts)
     gate = {"gate": [one.as_json() for one in checked]}
@@ -128,6 +150,9 @@ def measure(
         print(f"archivist: {one.shown}", file=sys.stderr)  # noqa: T201 - the command's output
     if not all(one.passed for one in checked):
         raise typer.Exit(EXIT_GATE)
+
+
+evaluate_app.command("fit-answerability")(fit_answerability)
 
 
 @evaluate_app.command("generate")
@@ -179,7 +204,7 @@ def generate(
 class _Asking:
     """What is asked of each side."""
 
-    golden: Path
+    name: str
     questions: list[Question]
     data_set: DataSet | None
     data: Path | None
@@ -207,7 +232,7 @@ class _Asking:
         failure = first_failure(run)
         if failure is not None:
             raise failure
-        return report_of(run, About(self.golden.name, side.name, self.seed, self.ks))
+        return report_of(run, About(self.name, side.name, self.seed, self.ks))
 
     def _ingested(self, settings: Settings) -> Path:
         from evaluation.beir import ingest
@@ -235,6 +260,42 @@ def _questions(golden: Path, data: Path | None, limit: int | None) -> tuple[list
             f"{str(golden)!r} is a data set: name a folder for its snapshots with --data; it is kept for next time"
         )
     return list(found.questions[:limit]), found
+
+
+def _check_source(golden: Path | None, from_conversations: bool, owner: str | None, since: datetime | None) -> None:
+    """Whether it is said once where the questions are from. Raises: ConfigError."""
+    if golden is None and not from_conversations:
+        raise ConfigError("nothing to ask: name a golden set (.jsonl) or a data set, or give --from-conversations")
+    if golden is not None and from_conversations:
+        raise ConfigError(f"a golden set, {str(golden)!r}, and --from-conversations; leave one of them out")
+    for option, value in (("--owner", owner), ("--since", since)):
+        if value is not None and not from_conversations:
+            raise ConfigError(f"{option} chooses among stored conversations; give it with --from-conversations")
+
+
+def _stored_questions(
+    sides: list[_Side], owner: str | None, since: datetime | None, limit: int | None
+) -> tuple[str, list[Question]]:
+    """The questions of stored conversations and what to call them. Raises: ConfigError, ArchivistError."""
+    from app.access import owner_of
+    from evaluation.conversations import Side, check_replay, draw
+
+    folders, owners = set(), set()
+    for side in sides:
+        check_replay(side.settings.conversations, side.name)
+        folders.add(side.settings.data_dir.resolve())
+        owners.add(owner_of(side.settings.server))
+    if len(folders) > 1:
+        raise ConfigError(
+            f"--compare: the configurations have different data folders ({', '.join(sorted(map(str, folders)))}), and "
+            "conversations are of one; name it with --data"
+        )
+    if owner is None and len(owners) > 1:
+        raise ConfigError("--compare: the configurations have different keys, so different owners; name one with --owner")
+    whose = owner or owners.pop()
+    asked_by = [Side(side.snapshot, side.settings.server.groups) for side in sides]
+    when = None if since is None else since.replace(tzinfo=UTC)
+    return f"stored conversations of {whose}", draw(folders.pop(), whose, asked_by, when, limit)
 
 
 def _sides(config: Path | None, data: Path | None, compare: tuple[str, str] | None, *, has_data_set: bool) -> list[_Side]:

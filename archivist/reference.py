@@ -203,6 +203,8 @@ def _when_in_force(name: str) -> str:
         moments.append("at the next start of the service")
     if name in JobSettings.model_fields:
         moments.append("at the next run of the job")
+    if not moments:
+        moments.append("at the next `archivist evaluate`")
     return f"A change takes effect {_listed(moments)}."
 
 

@@ -18,7 +18,14 @@ from pydantic_settings.exceptions import SettingsError
 
 from app.llm.remote import shown_variable
 from app.llm.settings import LlmSettings, ProviderSettings, shown_name
-from app.settings import AnswerSettings, HistorySettings, PromptSettings, ServerSettings, ServiceSettings
+from app.settings import (
+    AnswerSettings,
+    ConversationSettings,
+    HistorySettings,
+    PromptSettings,
+    ServerSettings,
+    ServiceSettings,
+)
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest.settings import ChunkingSettings, JobSettings, SourceSettings
@@ -48,6 +55,9 @@ class Settings(BaseSettings):
     prompt: PromptSettings = Field(default_factory=PromptSettings, description="How the prompt is built.")
     answer: AnswerSettings = Field(default_factory=AnswerSettings, description="When there is an answer.")
     llm: LlmSettings = Field(default_factory=LlmSettings, description="Who writes the answers.")
+    conversations: ConversationSettings = Field(
+        default_factory=ConversationSettings, description="What stored conversations may be used for."
+    )
     server: ServerSettings = Field(default_factory=ServerSettings, description="The HTTP server.")
 
     def service(self) -> ServiceSettings:

@@ -13,6 +13,7 @@ from evaluation.intervals import Difference, clusters_of, difference, percentile
 from evaluation.metrics import OF_CONFIDENCE, PERCENTILES, Metric, Section, latency_metric
 from evaluation.report import SCHEMA, Report
 from evaluation.risk import risk_differences
+from evaluation.run import Outcome
 
 SURE = 0.05
 """A smaller p-value is called a change."""
@@ -150,4 +151,12 @@ def _rights(report: Report) -> Mapping[str, list[bool | None]]:
             else outcome.answer.abstained == (outcome.question.expected == "abstention")
             for outcome in report.outcomes
         ]
+        found["has an answer or none, as it did then"] = [_as_then(outcome) for outcome in report.outcomes]
     return found
+
+
+def _as_then(outcome: Outcome) -> bool | None:
+    then = outcome.question.then
+    if outcome.answer is None or then is None or then.abstained is None:
+        return None
+    return outcome.answer.abstained == then.abstained

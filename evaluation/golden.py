@@ -14,6 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from corpus.errors import ArchivistError
 from corpus.types import Message
 
+AS_ANSWERED_THEN = "AS_ANSWERED_THEN"
+"""The answerability of a question of a stored conversation: nobody has said what would be right."""
+
 Answerability = Literal["ANSWERABLE", "PARTIAL", "UNDERSPECIFIED", "UNANSWERABLE"]
 Expected = Literal["answer", "abstention", "either"]
 
@@ -29,8 +32,23 @@ class GoldenError(ArchivistError):
 
 
 @dataclass(frozen=True, slots=True)
+class Then:
+    """Where a question stands in a stored conversation, and what was answered then: a reference, and no truth.
+
+    `cited` are the sources of the documents that the answer cited. Where the answer may not be used any more, `abstained` is
+    None and `cited` empty.
+    """
+
+    owner: str
+    conversation_id: str
+    position: int
+    abstained: bool | None
+    cited: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """One row.
+    """One row of a golden set, or, with `then`, a question of a stored conversation.
 
     `gold` maps a document, by its id or its source, to its relevance; `groups` are the caller's where they are not the default.
     `drafted` rows were made by a machine and nobody has looked at them yet.
@@ -48,6 +66,7 @@ class Question:
     collection: str = ""
     conversation: str = ""
     drafted: bool = False
+    then: Then | None = None
 
     @property
     def is_answerable(self) -> bool:
@@ -62,11 +81,14 @@ class Question:
 
     @property
     def expected(self) -> Expected:
-        """What a right service does: to ask back, as well as to answer, is right where a question is underspecified."""
+        """What a right service does: to ask back, as well as to answer, is right where a question is underspecified.
+
+        Of a question of a stored conversation nobody knows.
+        """
         match self.answerability:
             case "UNANSWERABLE":
                 return "abstention"
-            case "UNDERSPECIFIED":
+            case "UNDERSPECIFIED" | "AS_ANSWERED_THEN":
                 return "either"
             case _:
                 return "answer"

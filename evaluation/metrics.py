@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from app.answering.types import Answer
+from app.llm.settings import FIXED
 from corpus.errors import ConfigError
 from evaluation.golden import Question
 from evaluation.match import holds_any, is_exactly, token_f1
@@ -30,7 +32,7 @@ Pairs = NDArray[np.float64]
 Value = tuple[float, float]
 NOTHING: Value = (0.0, 0.0)
 
-STAGES = ("retrieve", "history", "embed", "search", "prompt", "first_token", "generate", "total")
+STAGES = ("history", "embed", "search", "rerank", "prompt", "first_token", "generate", "total")
 PERCENTILES = (50, 95)
 DEEPEST = 100
 """The largest depth that rankings are cut at."""
@@ -88,6 +90,22 @@ _OF_ANSWERS = (
         "underspecified_abstention", "abstention, underspecified", "abstention",
         "share of the underspecified questions that got no answer", better="neither",
     ),
+    Metric(
+        "abstained", "no answer given", "abstention", "share of all questions that got no answer", better="neither",
+    ),
+    Metric("clarified", "asked back", "abstention", "share of all questions that got a question back", better="neither"),
+    Metric(
+        "newly_abstained", "no answer now, one then", "abstention",
+        "share of the questions answered then that got no answer now", better="neither",
+    ),
+    Metric(
+        "newly_answered", "an answer now, none then", "abstention",
+        "share of the questions not answered then that got an answer now", better="neither",
+    ),
+    Metric(
+        "answerability", "answerability, mean", "abstention",
+        "how likely the passages answer, as the service itself estimates", better="neither",
+    ),
     Metric("supported_share", "supported sentences", "grounding", "share of an answer's sentences that its passages support"),
     Metric("prompt_tokens", "prompt tokens", "tokens and cost", "per question", "tokens", "lower"),
     Metric("completion_tokens", "completion tokens", "tokens and cost", "per question", "tokens", "lower"),
@@ -101,6 +119,10 @@ OF_CONFIDENCE = (
     Metric(
         "risk_coverage_area", "area under risk–coverage", "abstention",
         "share of questions without the right document, over all thresholds of confidence", better="lower",
+    ),
+    Metric(
+        "calibration_error", "calibration error", "abstention",
+        "how far answerability is from the share that is answerable, over ten bins of equal width", better="lower",
     ),
 )  # fmt: skip
 
@@ -237,9 +259,23 @@ def _span_hit(outcome: Outcome) -> Value:
 
 
 def _underspecified(outcome: Outcome) -> Value:
-    if outcome.answer is None or outcome.question.expected != "either":
+    if outcome.answer is None or outcome.question.answerability != "UNDERSPECIFIED":
         return NOTHING
     return float(outcome.answer.abstained), 1.0
+
+
+def _of_all(outcome: Outcome, value: Callable[[Answer], float]) -> Value:
+    """Every answer counts; but for the fixed one of a rule, for which nothing was searched."""
+    if outcome.answer is None or outcome.answer.provider == FIXED:
+        return NOTHING
+    return float(value(outcome.answer)), 1.0
+
+
+def _unlike_then(outcome: Outcome, *, abstained_then: bool) -> Value:
+    then = outcome.question.then
+    if outcome.answer is None or then is None or then.abstained is not abstained_then:
+        return NOTHING
+    return float(outcome.answer.abstained is not abstained_then), 1.0
 
 
 def _supported(outcome: Outcome) -> Value:
@@ -274,6 +310,11 @@ _GIVES: dict[str, Callable[[Outcome], Value]] = {
     "abstention_f1": lambda o: _abstention(o, lambda did, right: 2 * (did and right), lambda did, right: did + right),
     "false_abstention": lambda o: _abstention(o, lambda did, right: did and not right, lambda did, right: not right),
     "underspecified_abstention": _underspecified,
+    "abstained": lambda o: _of_all(o, lambda answer: answer.abstained),
+    "clarified": lambda o: _of_all(o, lambda answer: answer.clarifies),
+    "newly_abstained": lambda o: _unlike_then(o, abstained_then=False),
+    "newly_answered": lambda o: _unlike_then(o, abstained_then=True),
+    "answerability": lambda o: _of_all(o, lambda answer: answer.answerability),
     "supported_share": _supported,
     "prompt_tokens": lambda o: _tokens(o, "prompt"),
     "completion_tokens": lambda o: _tokens(o, "completion"),

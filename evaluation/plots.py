@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from evaluation.calibration import Calibration
 from evaluation.intervals import Interval
 from evaluation.risk import RiskCurve
 
@@ -108,6 +109,35 @@ def risk_lines(title: str, curves: Sequence[tuple[str, RiskCurve]]) -> str:
             x, y = left + width * curve.at_work.coverage, top + height * (1 - curve.at_work.risk)
             drawn.append(f'<circle class="{side} hollow" cx="{x:.1f}" cy="{y:.1f}" r="6"/>')
     drawn.append(_text(left + width + 20, top + height - 4, "ring: where the service stood", "tick"))
+    return _svg(title, WIDTH, top + height + 46, "".join(drawn))
+
+
+def reliability(title: str, runs: Sequence[tuple[str, Calibration]]) -> str:
+    """The share that is answerable over answerability, a ring for each bin, and the diagonal on which both are the same."""
+    left, top, width, height = 60, 26, 320, 320
+    drawn = [_grid(left + width * tick, top + height, f"{tick:g}", top=top) for tick in TICKS]
+    for tick in TICKS:
+        y = top + height * (1 - tick)
+        drawn.append(f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y}" y2="{y}"/>')
+        drawn.append(_text(left - 8, y + 4, f"{tick:g}", "tick", "end"))
+    drawn.append(f'<line class="zero" x1="{left}" x2="{left + width}" y1="{top + height}" y2="{top}"/>')
+    drawn.append(_text(left + width / 2, top + height + 36, "answerability, mean of the bin", "tick", "middle"))
+    drawn.append(_text(left, top - 14, "share that is answerable", "tick"))
+    for number, (name, calibration) in enumerate(runs):
+        side = SIDES[number]
+        most = max(each.questions for each in calibration.bins)
+        for each in calibration.bins:
+            # Two runs beside each other: their whiskers would hide one another.
+            x = left + width * each.answerability + 4 * number
+            y, low, high = (top + height * (1 - share) for share in (each.answerable_share, *each.interval))
+            drawn.append(f'<line class="ink" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+            radius = 3 + 6 * (each.questions / most) ** 0.5
+            drawn.append(f'<circle class="{side} hollow" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>')
+        y = top + 20 + 44 * number
+        drawn.append(f'<rect class="{side}" x="{left + width + 20}" y="{y - 9}" width="10" height="10" rx="2"/>')
+        drawn.append(_text(left + width + 36, y, _short(name, 40), "label"))
+        error = _with_ends(calibration.error, calibration.error_interval)
+        drawn.append(_text(left + width + 36, y + 17, f"calibration error {error}", "value"))
     return _svg(title, WIDTH, top + height + 46, "".join(drawn))
 
 

@@ -11,20 +11,23 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.calibration import Calibration
+from evaluation.conversations import as_then
 from evaluation.intervals import Interval, clusters_of, interval, percentile_interval, ratio
 from evaluation.metrics import OF_CONFIDENCE, PERCENTILES, STAGES, Metric, Pairs, Section, latency_metric, observe
-from evaluation.risk import CONFIDENCE, RiskCurve, risk_curve
-from evaluation.run import Outcome, Run
+from evaluation.risk import RiskCurve, risk_curve
+from evaluation.run import TOTAL, Outcome, Run
 
 SCHEMA = 1
 """The version of the JSON; it changes where a reader of the one before would be wrong."""
 
-TOTAL = "total"
+GOLD, THEN = "gold", "as answered then"
+"""What the questions are held against: a golden set, or the documents that stored answers cited."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What was measured, and how. `name` is the configuration's or the snapshot's."""
+    """What was measured, and how. `golden` says where the questions are from, `name` is the configuration's or snapshot's."""
 
     golden: str
     name: str
@@ -78,6 +81,11 @@ class Report:
         return self.run.outcomes
 
     @property
+    def is_replay(self) -> bool:
+        """Whether the questions are those of stored conversations: the reference is what was answered, not what is true."""
+        return any(outcome.question.then is not None for outcome in self.outcomes)
+
+    @property
     def drafted(self) -> int:
         """Questions that nobody has looked at yet."""
         return sum(outcome.question.drafted for outcome in self.outcomes)
@@ -94,13 +102,15 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The report for machines.
 
-        schema; created_at; golden, config_or_snapshot, snapshot, embedder, documents, seed, k[]; questions, drafted,
-        providers{name: answers}, failures{question id: why}, gold_not_found{question id: [names]};
+        schema; created_at; golden, reference (GOLD or THEN), config_or_snapshot, snapshot, embedder, documents, seed, k[];
+        questions, drafted, providers{name: answers}, failures{question id: why}, gold_not_found{question id: [names]};
         metrics{name: {value, interval_95 [low, high] or null, questions, unit, better, means}};
         groups{dimension: {name: {questions, metrics{name: {value, interval_95, questions}}}}};
-        risk_coverage {confidence, area, auc, at_work, points [{confidence, coverage, risk}]} or null;
-        rows[{id, question, kind, language, collection, conversation, answerability, drafted, found[{name, source}], nearness,
-        answer, abstained, provider, cited[{name, quote, is_exact}], timings_ms, metrics{name: value}}].
+        risk_coverage {confidence, area, auc, at_work, points [{confidence, coverage, risk}], calibration {error, interval_95,
+        questions, bins [{low, high, questions, answerability, answerable_share, interval}]} or null} or null;
+        rows[{id, question, kind, language, collection, conversation, answerability, drafted, then {abstained, cited[source]} or
+        null, found[{name, source}], nearness, answer, abstained, clarifies, estimated_answerability, signals{name: value},
+        provider, cited[{name, quote, is_exact}], timings_ms, metrics{name: value}}].
         A metric that was not measured is left out. Units: milliseconds, US dollars; shares are 0..1.
         """
         run = self.run
@@ -108,6 +118,7 @@ class Report:
             "schema": SCHEMA,
             "created_at": self.about.created_at,
             "golden": self.about.golden,
+            "reference": THEN if self.is_replay else GOLD,
             "config_or_snapshot": self.about.name,
             "snapshot": run.snapshot,
             "embedder": run.model,
@@ -147,10 +158,16 @@ class Report:
             "conversation": question.cluster,
             "answerability": question.answerability,
             "drafted": question.drafted,
+            "then": None
+            if question.then is None
+            else {"abstained": question.then.abstained, "cited": list(question.then.cited)},
             "found": [asdict(found) for found in outcome.found[: max(self.about.ks)]],
             "nearness": round(outcome.nearness, 4),
             "answer": answered.answer if answered is not None else None,
             "abstained": answered.abstained if answered is not None else None,
+            "clarifies": answered.clarifies if answered is not None else None,
+            "estimated_answerability": answered.answerability if answered is not None else None,
+            "signals": asdict(answered.signals) if answered is not None else {},
             "provider": answered.provider if answered is not None else None,
             "cited": [asdict(cited) for cited in outcome.cited],
             "timings_ms": dict(outcome.timings_ms),
@@ -164,17 +181,29 @@ class Report:
 
 def _risk_as_json(risk: RiskCurve) -> dict[str, Any]:
     return {
-        "confidence": CONFIDENCE,
+        "confidence": risk.confidence,
         "area": round(risk.area, 8),
         "auc": risk.auc,
         "at_work": asdict(risk.at_work) if risk.at_work is not None else None,
         "points": [asdict(point) for point in risk.points],
+        "calibration": None if risk.calibration is None else _calibration_as_json(risk.calibration),
+    }
+
+
+def _calibration_as_json(found: Calibration) -> dict[str, Any]:
+    return {
+        "error": round(found.error, 8),
+        "interval_95": [round(end, 8) for end in found.error_interval] if found.error_interval else None,
+        "questions": found.questions,
+        "bins": [asdict(each) for each in found.bins],
     }
 
 
 def report_of(run: Run, about: About) -> Report:
     """Measure a run."""
     observed = observe(run.outcomes, about.ks, has_answers=run.has_answers)
+    if any(outcome.question.then is not None for outcome in run.outcomes):
+        observed = {as_then(metric): pairs for metric, pairs in observed.items()}
     times = _times(run.outcomes)
     risk = risk_curve(run.outcomes, about.ks[0], about.seed)
     clusters = clusters_of([outcome.question.cluster for outcome in run.outcomes])
@@ -197,9 +226,14 @@ def _values(observed: Mapping[Metric, Pairs], clusters: NDArray[np.int64], seed:
 def _values_of_risk(risk: RiskCurve | None) -> dict[Metric, Value]:
     if risk is None:
         return {}
-    auc, area = OF_CONFIDENCE
-    found = {area: Value(risk.area, risk.area_interval, risk.questions)}
-    return found if risk.auc is None else {auc: Value(risk.auc, risk.auc_interval, risk.questions), **found}
+    auc, area, error = OF_CONFIDENCE
+    found = {}
+    if risk.auc is not None:
+        found[auc] = Value(risk.auc, risk.auc_interval, risk.questions)
+    found[area] = Value(risk.area, risk.area_interval, risk.questions)
+    if risk.calibration is not None:
+        found[error] = Value(risk.calibration.error, risk.calibration.error_interval, risk.calibration.questions)
+    return found
 
 
 def _times(outcomes: Sequence[Outcome]) -> dict[str, NDArray[np.float64]]:

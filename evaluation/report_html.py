@@ -9,11 +9,21 @@ from evaluation.compare import Change, Comparison
 from evaluation.metrics import STAGES, Metric
 from evaluation.notes import notes_of
 from evaluation.page import Marked, marked, note, page, paragraph, table, tile
-from evaluation.plots import Bar, Time, Whisker, bars, forest, latencies, risk_lines
-from evaluation.report import TOTAL, Report, Value
-from evaluation.risk import CONFIDENCE
+from evaluation.plots import Bar, Time, Whisker, bars, forest, latencies, reliability, risk_lines
+from evaluation.report import Report, Value
+from evaluation.run import TOTAL
 
-HEADLINES = ("key_fact", "citation_precision", "abstention_recall", "false_abstention", "supported_share")
+HEADLINES = (
+    "key_fact",
+    "citation_precision",
+    "abstention_recall",
+    "false_abstention",
+    "newly_abstained",
+    "newly_answered",
+    "answerability",
+    "supported_share",
+)
+OF_REPLAYS = ("newly_abstained", "newly_answered")
 MOST_ROWS = 200
 INTERVALS = (
     "Intervals are 95 %: for a value over questions drawn anew, whole conversations at a time. Two groups whose intervals "
@@ -25,7 +35,7 @@ def report_html(report: Report) -> str:
     """A run."""
     about, run = report.about, report.run
     parts = [
-        f"<h1>How well the questions of {escape(about.golden)} are answered</h1>",
+        f"<h1>{escape(_title(report))}</h1>",
         paragraph(
             f"{len(report.outcomes)} questions over {run.documents} documents; {about.name}, snapshot {run.snapshot}, model "
             f"{run.model}, {_by(report)}measured {about.created_at}."
@@ -74,13 +84,18 @@ def comparison_html(comparison: Comparison) -> str:
     return page(f"Archivist: {first.about.name} against {second.about.name}", parts)
 
 
+def _title(report: Report) -> str:
+    golden = report.about.golden
+    return f"The {golden}, asked again" if report.is_replay else f"How well the questions of {golden} are answered"
+
+
 def _by(report: Report) -> str:
     return f"answered by {', '.join(report.providers)}, " if report.providers else "retrieval only, "
 
 
 def _tiles(report: Report) -> Iterator[str]:
     k = report.about.ks[0]
-    for name in (f"success@{k}", f"ndcg@{k}", *HEADLINES, f"{TOTAL}_p50_ms", "retrieve_p50_ms"):
+    for name in (f"success@{k}", f"ndcg@{k}", *HEADLINES, f"{TOTAL}_p50_ms"):
         for metric, value in report.values.items():
             if metric.name == name:
                 yield tile(metric.title, metric.shown(value.value), f"{_interval(metric, value)} · {value.questions} questions")
@@ -88,7 +103,7 @@ def _tiles(report: Report) -> Iterator[str]:
 
 def _change_tiles(comparison: Comparison) -> Iterator[str]:
     k = comparison.first.about.ks[0]
-    for name in (f"success@{k}", f"ndcg@{k}", *HEADLINES, f"{TOTAL}_p50_ms", "retrieve_p50_ms"):
+    for name in (f"success@{k}", f"ndcg@{k}", *HEADLINES, f"{TOTAL}_p50_ms"):
         for change in comparison.changes:
             if change.metric.name == name:
                 shown = change.metric.shown
@@ -97,7 +112,7 @@ def _change_tiles(comparison: Comparison) -> Iterator[str]:
 
 def _group_plots(report: Report) -> Iterator[str]:
     k = report.about.ks[0]
-    for name in (f"success@{k}", "key_fact", "abstention_recall", "false_abstention"):
+    for name in (f"success@{k}", "key_fact", "abstention_recall", "false_abstention", *OF_REPLAYS):
         metric = next((metric for metric in report.values if metric.name == name), None)
         if metric is None:
             continue
@@ -125,10 +140,19 @@ def _risk(reports: Sequence[Report]) -> Iterator[str]:
         return
     yield "<h2>Knowing when there is none</h2>"
     yield paragraph(
-        f"If only the questions with the most confidence were answered (here: the {CONFIDENCE}), how many of those would "
-        f"go wrong: no answer exists, or the first {reports[0].about.ks[0]} documents do not hold it."
+        f"If only the questions with the most confidence were answered (here: the {curves[0][1].confidence}), how many of "
+        f"those would go wrong: no answer exists, or the first {reports[0].about.ks[0]} documents do not hold it."
     )
     yield risk_lines("Risk over coverage", curves)
+    calibrated = [(name, risk.calibration) for name, risk in curves if risk.calibration is not None]
+    if calibrated:
+        yield "<h3>Whether answerability is what it says</h3>"
+        yield paragraph(
+            "Questions in ten bins by their answerability, and the share of each bin that is answerable, with its interval. On "
+            "the diagonal the two are the same; below it the service is too sure of itself. The larger the ring, the more "
+            "questions."
+        )
+        yield reliability("Answerability against what is answerable", calibrated)
 
 
 def _latency(reports: Sequence[Report]) -> Iterator[str]:
@@ -183,7 +207,8 @@ def _interval(metric: Metric, value: Value) -> str:
 def _flips(comparison: Comparison) -> Iterator[str]:
     won = sum(flip.won for flip in comparison.flips)
     yield "<h2>Questions that changed sides</h2>"
-    yield paragraph(f"{won} won (B is right, A was not), {len(comparison.flips) - won} lost (A was, B is not).")
+    right = "as then" if comparison.first.is_replay else "right"
+    yield paragraph(f"{won} won (B is {right}, A was not), {len(comparison.flips) - won} lost (A was, B is not).")
     rows: list[tuple[str, ...]] = [
         (marked("won", "good") if flip.won else marked("lost", "bad"), flip.question_id, flip.question, flip.respect)
         for flip in comparison.flips[:MOST_ROWS]
@@ -195,12 +220,13 @@ def _flips(comparison: Comparison) -> Iterator[str]:
 
 def _misses(report: Report) -> Iterator[str]:
     rows = [row for number in range(len(report.outcomes)) if (row := _miss(report, number)) is not None]
-    yield "<h2>What went wrong</h2>"
+    yield f"<h2>{'What differs from then' if report.is_replay else 'What went wrong'}</h2>"
     if not rows:
         yield paragraph("Nothing, by these metrics.")
         return
     yield paragraph(f"{len(rows)} of {len(report.outcomes)} questions.")
-    yield table(("id", "question", "what", "gold", "first documents found"), rows[:MOST_ROWS])
+    reference = "cited then" if report.is_replay else "gold"
+    yield table(("id", "question", "what", reference, "first documents found"), rows[:MOST_ROWS])
     yield from _left_out(len(rows))
 
 
@@ -216,11 +242,15 @@ def _miss(report: Report, number: int) -> tuple[str, ...] | None:
     for metric, pairs in report.observed.items():
         above, below = pairs[number]
         if metric.name == f"success@{k}" and below and not above:
-            what.append("right document not found")
+            what.append("no document cited then found" if report.is_replay else "right document not found")
         if metric.name == "key_fact" and below and not above and outcome.answer and not outcome.answer.abstained:
             what.append("key fact not in the answer")
         if metric.name == "false_abstention" and above:
             what.append("no answer, though there is one")
+        if metric.name == "newly_abstained" and above:
+            what.append("no answer, and one then")
+        if metric.name == "newly_answered" and above:
+            what.append("an answer, and none then")
     if outcome.answer is not None and not outcome.answer.abstained and question.expected == "abstention":
         what.append("answered, though there is no answer")
     if outcome.failure:
@@ -228,4 +258,5 @@ def _miss(report: Report, number: int) -> tuple[str, ...] | None:
     if not what:
         return None
     found = Marked("<br>".join(escape(f"{place}. {name.source}") for place, name in enumerate(outcome.found[:3], start=1)))
-    return question.id, question.question, "; ".join(what), ", ".join(sorted(question.best_gold)) or "none", found
+    reference = question.best_gold if question.then is None else question.then.cited
+    return question.id, question.question, "; ".join(what), ", ".join(sorted(reference)) or "none", found

@@ -8,13 +8,16 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.calibration import Calibration
 from evaluation.compare import Comparison
 from evaluation.metrics import Metric
 from evaluation.notes import notes_of
-from evaluation.report import TOTAL, Report, Value
+from evaluation.report import Report, Value
+from evaluation.run import TOTAL
 
 MOST_FLIPS = 40
 OF_GROUPS = ("key_fact", "citation_precision", "false_abstention", "abstention_recall")
+OF_REPLAYS = ("newly_abstained", "newly_answered")
 COLOURS = {"better": "green", "worse": "red"}
 
 
@@ -23,6 +26,8 @@ def report_tables(report: Report) -> Iterator[RenderableType]:
     yield _metrics(report)
     if report.groups:
         yield _groups(report)
+    if report.risk is not None and report.risk.calibration is not None:
+        yield _calibration(report.risk.calibration)
     for note in notes_of(report):
         yield Text(note, style="yellow")
 
@@ -71,6 +76,16 @@ def _metrics(report: Report) -> Table:
     return shown
 
 
+def _calibration(calibration: Calibration) -> Table:
+    title = f"answerability against what is answerable, calibration error {calibration.error:.3f}"
+    shown = _table(title, ("answerability", "questions", "mean", "answerable", "95 % interval"), right=range(1, 5))
+    for each in calibration.bins:
+        interval = f"{each.interval[0]:.2f}–{each.interval[1]:.2f}"
+        cells = (f"{each.answerability:.2f}", f"{each.answerable_share:.2f}", interval)
+        shown.add_row(f"{each.low:.1f}–{each.high:.1f}", str(each.questions), *cells)
+    return shown
+
+
 def _groups(report: Report) -> Table:
     k = report.about.ks[0]
     names = (
@@ -81,6 +96,7 @@ def _groups(report: Report) -> Table:
         "citation_precision",
         "false_abstention",
         "abstention_recall",
+        *OF_REPLAYS,
     )
     metrics = [metric for name in names for metric in report.values if metric.name == name]
     latency = [metric for metric in report.values if metric.name == f"{TOTAL}_p50_ms"]

@@ -1,4 +1,7 @@
-"""Knowing when there is none: how much goes wrong, if only the questions with the most confidence are answered."""
+"""Knowing when there is none: how much goes wrong, if only the questions with the most confidence are answered.
+
+Confidence is answerability where answers were made, else the cosine of the nearest passage.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from app.llm.settings import FIXED
+from evaluation.calibration import Calibration, calibration_error, calibration_of
 from evaluation.intervals import Clusters, Difference, Interval, clusters_of, statistic_difference, statistic_interval
 from evaluation.run import Outcome
 
-CONFIDENCE = "cosine of the nearest passage"
-"""What stands for confidence, in words."""
+ANSWERABILITY = "answerability"
+NEARNESS = "cosine of the nearest passage"
+"""What stands for confidence, in words: answerability where answers were made, else the cosine."""
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -34,8 +40,10 @@ class RiskCurve:
 
     A question counts as wrong where it has no answer, or where none of the first k documents is gold of the highest relevance:
     that is known of a question that got no answer, too. `at_work` is where the service itself stood, if it answered.
+    `confidence` says in words what the confidence is, `calibration` how true it is where it is a probability.
     """
 
+    confidence: str
     points: tuple[Point, ...]
     area: float
     area_interval: Interval | None
@@ -43,17 +51,17 @@ class RiskCurve:
     auc_interval: Interval | None
     at_work: Point | None
     questions: int
-
-
-def confidence_of(outcome: Outcome) -> float:
-    """How sure the service is that the documents hold an answer; see CONFIDENCE."""
-    return outcome.nearness
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What the curve is made of, one row a question that either should be answered or should not."""
+    """What the curve is made of, one row a question that either should be answered or should not.
 
+    Where answers were made, a question whose answer failed or came of a rule has no confidence, and is in no row.
+    """
+
+    of: str
     outcomes: tuple[Outcome, ...]
     confidence: Floats
     answerable: Flags
@@ -64,15 +72,26 @@ class Signals:
         """The conversations."""
         return clusters_of([outcome.question.cluster for outcome in self.outcomes])
 
+    @property
+    def has_both(self) -> bool:
+        """Whether some are answerable and some are not."""
+        return bool(self.answerable.any() and not self.answerable.all())
+
 
 def signals_of(outcomes: Sequence[Outcome], k: int) -> Signals | None:
     """The signals; None where no question has gold, since nothing could be right then."""
-    judged = tuple(o for o in outcomes if o.question.expected == "abstention" or _has_gold_to_find(o))
+    return _signals([o for o in outcomes if _is_judged(o)], k, has_answers=_has_answers(outcomes))
+
+
+def _signals(outcomes: Sequence[Outcome], k: int, *, has_answers: bool) -> Signals | None:
+    judged = tuple(o for o in outcomes if not has_answers or _answerability(o) is not None)
     answerable = np.array([outcome.question.is_answerable for outcome in judged], dtype=np.bool_)
     if not answerable.any():
         return None
-    confidence = np.array([confidence_of(outcome) for outcome in judged], dtype=np.float64)
-    return Signals(judged, confidence, answerable, np.array([_is_right(outcome, k) for outcome in judged], dtype=np.bool_))
+    found = [_answerability(outcome) if has_answers else outcome.nearness for outcome in judged]
+    right = np.array([_is_right(outcome, k) for outcome in judged], dtype=np.bool_)
+    name = ANSWERABILITY if has_answers else NEARNESS
+    return Signals(name, judged, np.array(found, dtype=np.float64), answerable, right)
 
 
 def risk_curve(outcomes: Sequence[Outcome], k: int, seed: int) -> RiskCurve | None:
@@ -81,8 +100,9 @@ def risk_curve(outcomes: Sequence[Outcome], k: int, seed: int) -> RiskCurve | No
     if signals is None:
         return None
     confidence, answerable, right, clusters = signals.confidence, signals.answerable, signals.right, signals.clusters
-    has_both = not answerable.all()
+    has_both = signals.has_both
     return RiskCurve(
+        confidence=signals.of,
         points=tuple(curve(confidence, right)),
         area=area_under_risk(confidence, right),
         area_interval=statistic_interval(lambda rows: area_under_risk(confidence[rows], right[rows]), clusters, seed),
@@ -92,6 +112,9 @@ def risk_curve(outcomes: Sequence[Outcome], k: int, seed: int) -> RiskCurve | No
         else None,
         at_work=_at_work(signals),
         questions=len(signals.outcomes),
+        calibration=calibration_of(confidence, answerable, clusters, seed)
+        if has_both and signals.of == ANSWERABILITY
+        else None,
     )
 
 
@@ -99,7 +122,16 @@ def risk_differences(
     first: Sequence[Outcome], second: Sequence[Outcome], k: int, seed: int
 ) -> Iterator[tuple[str, Difference]]:
     """How two runs over the same questions differ in the areas of OF_CONFIDENCE, by name."""
-    a, b = signals_of(first, k), signals_of(second, k)
+    has_answers = _has_answers(first) and _has_answers(second)
+    # The rows of both must be the same questions.
+    pairs = [
+        (one, other)
+        for one, other in zip(first, second, strict=True)
+        if _is_judged(one)
+        and _is_judged(other)
+        and (not has_answers or (_answerability(one) is not None and _answerability(other) is not None))
+    ]
+    a, b = (_signals(side, k, has_answers=has_answers) for side in ([one for one, _ in pairs], [other for _, other in pairs]))
     if a is None or b is None:
         return
     confidence, right = np.concatenate([a.confidence, b.confidence]), np.concatenate([a.right, b.right])
@@ -113,6 +145,25 @@ def risk_differences(
         "risk_coverage_area",
         statistic_difference(lambda rows: area_under_risk(confidence[rows], right[rows]), a.clusters, seed),
     )
+    if has_answers and a.has_both:
+        yield (
+            "calibration_error",
+            statistic_difference(lambda rows: calibration_error(confidence[rows], answerable[rows]), a.clusters, seed),
+        )
+
+
+def _has_answers(outcomes: Sequence[Outcome]) -> bool:
+    return any(outcome.answer is not None for outcome in outcomes)
+
+
+def _is_judged(outcome: Outcome) -> bool:
+    return outcome.question.expected == "abstention" or _has_gold_to_find(outcome)
+
+
+def _answerability(outcome: Outcome) -> float | None:
+    """None where nothing was searched: the answer failed, or it was the fixed one of a rule."""
+    answered = outcome.answer
+    return None if answered is None or answered.provider == FIXED else answered.answerability
 
 
 def _has_gold_to_find(outcome: Outcome) -> bool:
@@ -151,8 +202,6 @@ def area_under_roc(confidence: Floats, answerable: Flags) -> float:
 
 
 def _at_work(signals: Signals) -> Point | None:
-    if any(outcome.answer is None for outcome in signals.outcomes):
-        return None
     answered = np.array([outcome.answer is not None and not outcome.answer.abstained for outcome in signals.outcomes])
     if not answered.any():
         return None

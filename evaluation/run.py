@@ -6,11 +6,12 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.access import Caller
 from app.answering.answer import answer
+from app.answering.recall import Recalled, recall_before
 from app.answering.retrieve import search
 from app.answering.types import Answer, Ask, Citation
 from app.process import Process
@@ -31,8 +32,8 @@ SEARCHED, SEARCHED_FOR_EACH = 50, 5
 
 PAGE = 1000
 
-RETRIEVE = "retrieve"
-"""The stage of a search by itself; an answer has its own stages."""
+TOTAL = "total"
+"""The stage that is all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ async def ask_all(
         searched = max(SEARCHED, SEARCHED_FOR_EACH * depth)
         outcomes = []
         for question in questions:
-            outcomes.append(await _ask(services, documents, question, searched, provider, answers=answers))
+            recalled = await _recalled(services, question, snapshot)
+            outcomes.append(await _ask(services, documents, question, recalled, searched, provider, answers=answers))
             tell(len(outcomes))
         return Run(
             outcomes=tuple(outcomes),
@@ -141,15 +143,24 @@ async def ask_all(
 
 
 async def _ask(
-    services: Services, documents: _Documents, question: Question, searched: int, provider: str | None, *, answers: bool
+    services: Services,
+    documents: _Documents,
+    question: Question,
+    recalled: Recalled | None,
+    searched: int,
+    provider: str | None,
+    *,
+    answers: bool,
 ) -> Outcome:
+    if recalled is not None:
+        question = replace(question, history=recalled.messages)
     caller = _caller(services, question)
     answered: Answer | None = None
     failure = ""
     if answers:
         ask = Ask(question.question, messages=question.history, store=False, provider=provider)
         try:
-            answered = await _answer(services, caller, ask)
+            answered = await _answer(services, caller, ask, recalled)
         except (BackendError, EgressRefused, Overloaded) as error:
             failure = str(error)
     asked, history = question.question, question.history
@@ -164,7 +175,7 @@ async def _ask(
         question=question,
         found=found,
         nearness=max((hit.cosine for hit in result.hits if hit.cosine is not None), default=0.0),
-        timings_ms={RETRIEVE: took_ms} if answered is None else answered.timings_ms,
+        timings_ms={**result.timings_ms, TOTAL: took_ms} if answered is None else answered.timings_ms,
         language=question.language or language_of_question(question.question) or "",
         collection=question.collection or documents.collection_of(question),
         answer=answered,
@@ -173,8 +184,20 @@ async def _ask(
     )
 
 
-async def _answer(services: Services, caller: Caller, ask: Ask) -> Answer:
-    async with aclosing(answer(services, caller, ask)) as events:
+async def _recalled(services: Services, question: Question, snapshot: OpenSnapshot) -> Recalled | None:
+    """The conversation before a stored question, with its labels, as far as its owner may see today what it rests on.
+
+    It is asked as everything is here, by OWNER, so that it counts against nobody's own budget.
+    """
+    then = question.then
+    if then is None:
+        return None
+    owner = Caller(then.owner, _caller(services, question).groups)
+    return await recall_before(services, owner, then.conversation_id, then.position, snapshot)
+
+
+async def _answer(services: Services, caller: Caller, ask: Ask, recalled: Recalled | None) -> Answer:
+    async with aclosing(answer(services, caller, ask, recalled)) as events:
         async for event in events:
             if isinstance(event, Answer):
                 return event

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from app.access import Caller
+from app.answering.recall import may_be_used
 from app.requests import StrictRoute
 from app.routes.shared import Busy, CallerOf, CursorOf, LimitOf, ServicesOf, problems
 from app.schemas import (
@@ -90,7 +91,7 @@ def _shown(services: Services, caller: Caller, conversation_id: str, before: int
 
 
 def _message(message: StoredMessage, visible: set[str]) -> MessageShown:
-    withdrawn = any(passage.document_id not in visible for passage in message.passages)
+    withdrawn = not may_be_used(message.passages, visible)
     # A rewritten question and the sentences that nothing supports can repeat what the documents said, so they go too.
     return MessageShown(
         message_id=message.message_id,

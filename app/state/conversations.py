@@ -111,8 +111,10 @@ class Conversations(Database):
             passages = _passages(connection, [row.message_id for row in page])
         return tuple(message_of(row, passages.get(row.message_id, ())) for row in page), len(rows) > limit
 
-    def history(self, owner: str, conversation_id: str, limit: int = 100) -> tuple[StoredTurn, ...]:
-        """The newest complete turns of a conversation, `limit` at most.
+    def history(
+        self, owner: str, conversation_id: str, limit: int = 100, *, before: int | None = None
+    ) -> tuple[StoredTurn, ...]:
+        """The newest complete turns of a conversation (before position `before`, if given), `limit` at most.
 
         Order: oldest first. Raises: NotFound where the conversation is not the owner's.
         """
@@ -131,6 +133,8 @@ class Conversations(Database):
             .order_by(answer.c.position.desc())
             .limit(limit)
         )
+        if before is not None:
+            turns = turns.where(answer.c.position < before)
         with self._read() as connection:
             _owned(connection, owner, conversation_id)
             rows = connection.execute(turns).all()

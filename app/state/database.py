@@ -92,9 +92,11 @@ class Database:
         if application != tables.APPLICATION_ID:
             raise StateError(str(self.path), "it is not a database of Archivist; move it away")
         if version != tables.SCHEMA_VERSION:
+            begin_anew = ", or move the file away to begin without conversations" if version < tables.SCHEMA_VERSION else ""
             raise StateError(
                 str(self.path),
-                f"its schema version is {version}, this program knows {tables.SCHEMA_VERSION}; use the program that wrote it",
+                f"its schema version is {version}, this program knows {tables.SCHEMA_VERSION}; "
+                f"use the program that wrote it{begin_anew}",
             )
 
 

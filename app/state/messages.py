@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from app.answering.types import Answer, Citation, Grounding
+from app.answering.types import Answer, Citation, Grounding, Signals
 from app.llm.backend import Usage
 from corpus.types import Passage
 
@@ -37,7 +37,9 @@ class StoredTurn:
 
 @dataclass(frozen=True, slots=True)
 class PartialAnswer:
-    """What is known of an answer that was cancelled or failed; `usage` where a provider had been asked."""
+    """What is known of an answer that was cancelled or failed: `usage` where a provider had been asked, `signals` and
+    `answerability` where it had been searched.
+    """
 
     answer: str = ""
     standalone_question: str = ""
@@ -47,11 +49,16 @@ class PartialAnswer:
     snapshot: str = ""
     passages: tuple[Passage, ...] = ()
     usage: Usage | None = None
+    signals: Signals | None = None
+    answerability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """One message as it was stored; from `standalone_question` on only an assistant message has values."""
+    """One message as it was stored; from `standalone_question` on only an assistant message has values.
+
+    `signals` are by their names of then: those that the program measures today may be others.
+    """
 
     message_id: str
     position: int
@@ -70,6 +77,9 @@ class StoredMessage:
     citations: tuple[Citation, ...] = ()
     grounding: Grounding | None = None
     abstained: bool | None = None
+    clarifies: bool | None = None
+    signals: Mapping[str, float] | None = None
+    answerability: float | None = None
     passages: tuple[StoredPassage, ...] = ()
 
 
@@ -93,6 +103,8 @@ def columns_of(answer: Answer | PartialAnswer) -> dict[str, Any]:
         "model": answer.model,
         "route": answer.route,
         "snapshot": answer.snapshot,
+        "signals": None if answer.signals is None else json.dumps(asdict(answer.signals)),
+        "answerability": answer.answerability,
     }
     if answer.usage is not None:
         values |= asdict(answer.usage)
@@ -102,6 +114,7 @@ def columns_of(answer: Answer | PartialAnswer) -> dict[str, Any]:
             "citations": json.dumps([asdict(citation) for citation in answer.citations]),
             "grounding": json.dumps(asdict(answer.grounding)),
             "abstained": answer.abstained,
+            "clarifies": answer.clarifies,
         }
     return values
 
@@ -119,7 +132,7 @@ def message_of(row: Any, passages: tuple[StoredPassage, ...]) -> StoredMessage:
         )
     if row.grounding is not None:
         stored = json.loads(row.grounding)
-        grounding = Grounding(stored["supported_share"], tuple(stored["unsupported"]))
+        grounding = Grounding(**{**stored, "unsupported": tuple(stored["unsupported"])})
     return StoredMessage(
         message_id=row.message_id,
         position=row.position,
@@ -140,5 +153,8 @@ def message_of(row: Any, passages: tuple[StoredPassage, ...]) -> StoredMessage:
         ),
         grounding=grounding,
         abstained=row.abstained,
+        clarifies=row.clarifies,
+        signals=None if row.signals is None else json.loads(row.signals),
+        answerability=row.answerability,
         passages=passages,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x41524356  # "ARCV", so that another program's database is not taken for ours
 
 metadata = sa.MetaData()
@@ -51,6 +51,9 @@ messages = sa.Table(
     sa.Column("citations", sa.Text),
     sa.Column("grounding", sa.Text),
     sa.Column("abstained", sa.Boolean),
+    sa.Column("clarifies", sa.Boolean),
+    sa.Column("signals", sa.Text),
+    sa.Column("answerability", sa.Float),
     sa.UniqueConstraint("conversation_id", "position"),
 )
 

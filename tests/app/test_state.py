@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from app.answering.types import Answer, Citation, Grounding
+from app.answering.types import Answer, Citation, Grounding, Signals
 from app.llm.backend import Usage
 from app.state.messages import PartialAnswer, StoredPassage
 from app.state.state import State
@@ -52,9 +52,12 @@ def answer(text: str = "Within 30 days. [1]", *passages: Passage) -> Answer:
         route="the default provider",
         snapshot="000001-abc",
         usage=Usage(120, 7, cached_tokens=60, cost_usd=0.25, estimated=True),
-        grounding=Grounding(0.5, ("Not so.",)),
+        grounding=Grounding(0.5, ("Not so.",), removed=2, added=1),
         timings_ms={"embed": 9.5, "total": 20.25},
         passages=passages or (passage("doc1"),),
+        signals=Signals(nearness=0.75, coverage=0.5),
+        answerability=0.8125,
+        clarifies=True,
     )
 
 
@@ -84,11 +87,25 @@ def test_a_turn_is_read_back_with_its_provenance_after_a_restart(tmp_path: Path)
     assert answered.content == "Within 30 days. [1]"
     assert answered.usage == Usage(120, 7, cached_tokens=60, cost_usd=0.25, estimated=True)
     assert answered.citations == answer().citations
-    assert answered.grounding == Grounding(0.5, ("Not so.",))
+    assert answered.grounding == Grounding(0.5, ("Not so.",), removed=2, added=1)
     assert answered.timings_ms == {"embed": 9.5, "total": 20.25}
     assert answered.passages == (StoredPassage("doc1.v1.0-9", "doc1", "v1", "internal"),)
     assert (answered.provider, answered.model, answered.route) == ("local", "gemma", "the default provider")
     assert (answered.snapshot, answered.prompt_version, answered.abstained) == ("000001-abc", "p7", False)
+    assert answered.signals == asdict(Signals(nearness=0.75, coverage=0.5))
+    assert (answered.answerability, answered.clarifies) == (0.8125, True)
+    assert (asked.signals, asked.answerability, asked.clarifies) == (None, None, None)
+
+
+def test_a_partial_answer_has_the_signals_that_were_known(state: State) -> None:
+    """One that was cut off after the search has them, one from before has none, which is not the same as zeros."""
+    conversation_id = state.create_conversation("anna", "x")
+    state.add_turn("anna", conversation_id, "q1", PartialAnswer(), "failed")
+    searched = PartialAnswer(answer="Tw", signals=Signals(nearness=0.25), answerability=0.5)
+    state.add_turn("anna", conversation_id, "q2", searched, "cancelled")
+    messages, _ = state.messages("anna", conversation_id)
+    assert [(each.answerability, each.clarifies) for each in messages[1::2]] == [(None, None), (0.5, None)]
+    assert [each.signals for each in messages[1::2]] == [None, asdict(Signals(nearness=0.25))]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,16 @@ def test_history_is_cut_to_the_newest_turns(state: State) -> None:
     for number in range(5):
         state.add_turn("anna", conversation_id, f"q{number}", answer(f"a{number}"), "complete")
     assert [turn.question for turn in state.history("anna", conversation_id, limit=2)] == ["q3", "q4"]
+
+
+def test_history_before_a_position_is_what_was_known_then(state: State) -> None:
+    """The turns from that position on are left out; the limit takes the newest of what is left."""
+    conversation_id = state.create_conversation("anna", "x")
+    for number in range(4):
+        state.add_turn("anna", conversation_id, f"q{number}", answer(f"a{number}"), "complete")
+    assert [turn.question for turn in state.history("anna", conversation_id, before=4)] == ["q0", "q1"]
+    assert [turn.question for turn in state.history("anna", conversation_id, 1, before=4)] == ["q1"]
+    assert state.history("anna", conversation_id, before=0) == ()
 
 
 def test_an_answer_keeps_the_passages_of_the_history_it_was_written_from(state: State) -> None:
@@ -310,8 +337,8 @@ def _set_application(path: Path) -> None:
         (_damage_page, "damaged|malformed"),
         (_truncate, "damaged|malformed"),
         (_empty, "empty"),
-        (_set_newer_version, "schema version is 99, this program knows 2"),
-        (_set_older_version, "schema version is 1, this program knows 2"),
+        (_set_newer_version, "schema version is 99, this program knows 3; use the program that wrote it$"),
+        (_set_older_version, "schema version is 1, this program knows 3; use the program .* or move the file away to begin"),
         (_set_application, "not a database of Archivist"),
     ],
 )

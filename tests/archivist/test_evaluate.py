@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from app.answering.types import Answer, Citation, Grounding
+from app.llm.backend import Usage
+from app.state.state import State
 from archivist import cli, evaluate
 from corpus.embedders.embedder import Embedder
-from corpus.snapshot import current_id
+from corpus.settings import SearchSettings
+from corpus.snapshot import current_id, open_current
 from ingest import job
 from tests.conftest import Run
 from tests.making import job_settings, write_files
@@ -147,7 +151,7 @@ def test_a_data_set_is_ingested_into_a_folder_of_its_own(
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ((), 2, "Missing argument"),
+        ((), 2, "name a golden set (.jsonl) or a data set, or give --from-conversations"),
         (("nowhere.jsonl",), 1, "golden set 'nowhere.jsonl' cannot be read"),
         (("bad.jsonl",), 1, "bad.jsonl line 1: field 'gold': input should be a valid dictionary"),
         (("golden.jsonl",), 1, "no snapshot in"),
@@ -188,3 +192,103 @@ def test_a_draft_is_written_and_says_what_to_do_with_it(
     assert "Wrote 3 rows to draft.jsonl: 0 by an LLM, 3 from headings" in capsys.readouterr().out
     assert archivist(monkeypatch, "draft.jsonl", "--data", site / "data", "--retrieval-only") == 0
     assert "3 of 3 questions are drafted" in capsys.readouterr().out
+
+
+@pytest.fixture
+def stored(site: Path) -> str:
+    """A conversation of the local owner about parking, in the site's database; its id."""
+    snapshot, _ = open_current(site / "data", SearchSettings())
+    (passages,) = [p for d, p in snapshot.store.documents_with_passages() if d.source == "faq.jsonl#1"]
+    passage = passages[0]
+    snapshot.close()
+    citation = Citation(
+        1,
+        passage.document_id,
+        passage.chunk_id,
+        passage.version,
+        passage.title,
+        passage.source,
+        None,
+        (),
+        "in the yard",
+        14,
+        25,
+    )
+    given = Answer(
+        "In the yard behind hall three. [1]", False, (citation,), None, None, "", "extractive", "extractive", "", "", Usage(),
+        Grounding(1.0), {}, (passage,),
+    )  # fmt: skip
+    state = State(site / "data" / "service.db")
+    conversation_id = state.create_conversation("local", "Where do visitors park?")
+    state.add_turn("local", conversation_id, "Where do visitors park?", given, "complete")
+    state.close()
+    return conversation_id
+
+
+def allow(path: Path, more: str = "") -> Path:
+    """A configuration that lets conversations be asked again."""
+    path.write_text(f"conversations: {{replay: true}}\n{more}", encoding="utf-8")
+    return path
+
+
+def test_stored_conversations_are_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], site: Path, tmp_path: Path, stored: str
+) -> None:
+    """Every output says that the reference is what was answered then; a gate holds as for a golden set."""
+    config = allow(tmp_path / "a.yaml")
+    arguments = ("--from-conversations", "--config", config, "--data", site / "data", "--json", "out.json")
+    assert archivist(monkeypatch, *arguments, "--html", "out.html", "--min", "success@5=1", "--since", "2026-01-01") == 0
+    told = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert (told["golden"], told["reference"]) == ("stored conversations of local", "as answered then")
+    assert [(row["conversation"], row["then"]) for row in told["rows"]] == [
+        (stored, {"abstained": False, "cited": ["faq.jsonl#1"]})
+    ]
+    assert told["metrics"]["newly_abstained"]["value"] == 0.0
+    assert "As answered then" in capsys.readouterr().out
+    assert "The stored conversations of local, asked again" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert archivist(monkeypatch, *arguments, "--retrieval-only", "--min", "precision@5=1") == 4
+
+
+def test_two_configurations_are_compared_over_stored_conversations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], site: Path, tmp_path: Path, stored: str
+) -> None:
+    """Both must allow it and have one data folder; then it is as over a golden set."""
+    allow(tmp_path / "a.yaml")
+    allow(tmp_path / "b.yaml", "history: {strategy: last_turn}\n")
+    (tmp_path / "no.yaml").write_text("history: {turns: 1}\n", encoding="utf-8")
+    arguments = ("--from-conversations", "--retrieval-only", "--compare")
+    assert archivist(monkeypatch, *arguments, "a.yaml", "b.yaml", "--data", site / "data") == 0
+    assert "A = a.yaml, B = b.yaml, 1 questions of stored conversations of local" in capsys.readouterr().out
+    assert archivist(monkeypatch, *arguments, "a.yaml", "no.yaml", "--data", site / "data") == 2
+    assert "no.yaml does not allow it" in capsys.readouterr().err
+    allow(tmp_path / "b.yaml", "data_dir: elsewhere\n")
+    assert archivist(monkeypatch, *arguments, "a.yaml", "b.yaml") == 2
+    assert "different data folders" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--from-conversations",), 2, "does not allow it"),
+        (("golden.jsonl", "--from-conversations"), 2, "a golden set, 'golden.jsonl', and --from-conversations; leave one"),
+        (("golden.jsonl", "--owner", "local"), 2, "--owner chooses among stored conversations"),
+        (("golden.jsonl", "--since", "2026-01-01"), 2, "--since chooses among stored conversations"),
+        (("--from-conversations", "--config", "a.yaml", "--since", "soon"), 2, "does not match"),
+        (("--from-conversations", "--config", "a.yaml", "--data", "empty"), 1, "no conversation is stored in"),
+        (("--from-conversations", "--config", "a.yaml", "--data", "site/data", "--owner", "x"), 1, "question of 'x' is stored"),
+    ],
+)
+def test_a_mistake_with_stored_conversations_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    golden: Path,
+    stored: str,
+    arguments: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    """Two sources, none, one that is not allowed, and one that is empty."""
+    allow(golden.parent / "a.yaml")
+    assert archivist(monkeypatch, *arguments) == code
+    assert says in " ".join(capsys.readouterr().err.replace("│", " ").split())

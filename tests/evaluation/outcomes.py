@@ -28,11 +28,13 @@ def settings_over(data_dir: Path, **sections: Any) -> ServiceSettings:
     return ServiceSettings(data_dir=data_dir, **values)
 
 
-def answer(text: str, *, abstained: bool = False, supported: float = 1.0, usage: Usage | None = None) -> Answer:
+def answer(
+    text: str, *, abstained: bool = False, supported: float = 1.0, usage: Usage | None = None, answerability: float = 0.5
+) -> Answer:
     """An answer that says this."""
     return Answer(
         text, abstained, (), None, None, "", "extractive", "extractive", "", "000001-00000000", usage or Usage(),
-        Grounding(supported), {"total": 10.0},
+        Grounding(supported), {"total": 10.0}, answerability=answerability,
     )  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def outcome(
     failure: str = "",
 ) -> Outcome:
     """What came of a question: documents by name, best first, and an answer."""
-    times = timings_ms or ({"total": 10.0} if given is not None else {"retrieve": 10.0})
+    times = timings_ms or ({"total": 10.0} if given is not None else {"search": 10.0})
     return Outcome(
         question, tuple(Found(name, name) for name in found), nearness, times, "en", collection, given, tuple(cited), failure
     )

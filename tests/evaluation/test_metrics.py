@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from app.llm.backend import Usage
 from corpus.errors import ConfigError
-from evaluation.golden import Question
+from evaluation.golden import AS_ANSWERED_THEN, Question, Then
 from evaluation.metrics import check_names, depths_asked
 from evaluation.run import Cited
 from tests.evaluation.outcomes import answer, outcome, report
@@ -114,11 +115,51 @@ def test_grounding_tokens_and_cost_are_means() -> None:
     assert found["cost_usd"] == pytest.approx(0.003)
 
 
+def test_how_often_there_is_no_answer_is_told_without_judging_it() -> None:
+    """Shares of all questions, the underspecified too; a rule's fixed answer was not searched for and is none of them."""
+    found = measured(
+        outcome(GRADED, given=answer("One.", answerability=0.9)),
+        outcome(NONE, given=answer("None.", abstained=True, answerability=0.1)),
+        outcome(VAGUE, given=replace(answer("Which one?", abstained=True, answerability=0.2), clarifies=True)),
+        outcome(PLAIN, given=replace(answer("Hello."), provider="fixed")),
+    )
+    assert (found["abstained"], found["clarified"]) == pytest.approx((2 / 3, 1 / 3))
+    assert found["answerability"] == pytest.approx(0.4)
+    assert "newly_abstained" not in found
+    assert "newly_answered" not in found
+
+
+def test_a_replay_is_held_against_then_and_named_so() -> None:
+    """Of two answered then one has no answer now; what may not be used any more counts for neither; nothing is called gold."""
+    then = Then("local", "c", 0, abstained=False, cited=("a.md",))
+    asked = [
+        Question("1", "?", gold={"a": 1}, answerability=AS_ANSWERED_THEN, then=then),
+        Question("2", "?", gold={"a": 1}, answerability=AS_ANSWERED_THEN, then=then),
+        Question("3", "?", answerability=AS_ANSWERED_THEN, then=replace(then, abstained=True, cited=())),
+        Question("4", "?", answerability=AS_ANSWERED_THEN, then=replace(then, abstained=None, cited=())),
+    ]
+    found = report(
+        [
+            outcome(asked[0], "a", given=answer("Yes.")),
+            outcome(asked[1], "b", given=answer("No.", abstained=True)),
+            outcome(asked[2], "b", given=answer("Yes.")),
+            outcome(asked[3], "b", given=answer("No.", abstained=True)),
+        ]
+    )
+    values = {metric.name: value.value for metric, value in found.values.items()}
+    assert (values["newly_abstained"], values["newly_answered"], values["success@5"]) == (0.5, 1.0, 0.5)
+    assert {"abstention_recall", "false_abstention", "underspecified_abstention", "answerability_auc"} & set(values) == set()
+    told = " ".join(f"{metric.title} {metric.means}" for metric in found.values if metric.section in ("retrieval", "citations"))
+    assert "gold" not in told
+    assert "right" not in told
+    assert "a document cited then, first 5" in told
+
+
 def test_times_are_percentiles_of_each_stage() -> None:
     """The median and the 95th percentile, linear between neighbours."""
-    times = [outcome(Question(f"q{ms}", "?", gold={"c": 1}), "c", timings_ms={"retrieve": float(ms)}) for ms in range(1, 102)]
+    times = [outcome(Question(f"q{ms}", "?", gold={"c": 1}), "c", timings_ms={"search": float(ms)}) for ms in range(1, 102)]
     found = measured(*times, has_answers=False)
-    assert (found["retrieve_p50_ms"], found["retrieve_p95_ms"]) == (51.0, 96.0)
+    assert (found["search_p50_ms"], found["search_p95_ms"]) == (51.0, 96.0)
 
 
 def test_a_metric_that_no_question_concerns_is_left_out() -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
+from app.answering.types import Signals
 from corpus.errors import ConfigError
 from evaluation.compare import compare
 from evaluation.gate import Least, check, least_of
-from evaluation.golden import Question
+from evaluation.golden import AS_ANSWERED_THEN, Question, Then
 from evaluation.report import Report
 from evaluation.report_html import comparison_html, report_html
 from evaluation.report_terminal import comparison_tables, report_tables
@@ -45,11 +46,17 @@ def mixed() -> Report:
     """A report with everything in it: groups, drafts, failures, gold that is not there, two providers, a hostile question."""
     question = Question("q", HOSTILE, gold={"a.md": 2, "b.md": 1}, answers=("in the yard",), kind="single")
     outcomes = [
-        outcome(question, "b.md", HOSTILE, given=answer("SECRET-ANSWER"), cited=[Cited("a.md", "SECRET-QUOTE", True)]),
-        outcome(Question("n", "None?", answerability="UNANSWERABLE", drafted=True, kind="none"), "b.md", given=answer("Yes.")),
+        outcome(
+            question, "b.md", HOSTILE,
+            given=answer("SECRET-ANSWER", answerability=0.4), cited=[Cited("a.md", "SECRET-QUOTE", True)],
+        ),
+        outcome(
+            Question("n", "None?", answerability="UNANSWERABLE", drafted=True, kind="none"), "b.md",
+            given=answer("Yes.", answerability=0.3),
+        ),
         outcome(
             Question("o", "Other?", gold={"c.md": 1}, answers=("x",), kind="none"), "c.md",
-            given=replace(answer("x"), provider="near"), nearness=0.9,
+            given=replace(answer("x", answerability=0.9), provider="near"),
         ),
         outcome(Question("f", "Failed?", gold={"c.md": 1}), "c.md", failure="near: HTTP 500"),
     ]  # fmt: skip
@@ -83,7 +90,16 @@ def test_the_json_has_what_its_description_promises() -> None:
     row = told["rows"][0]
     assert (row["id"], row["question"], row["answer"], row["abstained"]) == ("q", HOSTILE, "SECRET-ANSWER", False)
     assert row["metrics"]["recall@5"] == 0.5
-    assert told["risk_coverage"]["points"][0]["confidence"] == 0.9
+    assert (row["estimated_answerability"], row["signals"], row["then"]) == (0.4, asdict(Signals()), None)
+    assert told["reference"] == "gold"
+    curve = told["risk_coverage"]
+    assert (curve["confidence"], curve["points"][0]["confidence"]) == ("answerability", 0.9)
+    # Three questions: .4 and .9 of answerable ones, .3 of one that is not.
+    assert curve["calibration"]["error"] == pytest.approx((0.6 + 0.1 + 0.3) / 3)
+    assert [(b["low"], b["questions"], b["answerable_share"]) for b in curve["calibration"]["bins"]] == [
+        (0.3, 1, 0.0), (0.4, 1, 1.0), (0.9, 1, 1.0),
+    ]  # fmt: skip
+    assert told["metrics"]["calibration_error"]["value"] == pytest.approx(1 / 3)
 
 
 def test_groups_are_those_in_which_the_questions_differ() -> None:
@@ -143,9 +159,64 @@ def test_the_page_has_a_plot_for_each_thing() -> None:
     one, two = report_html(mixed()), comparison_html(compare(report(forty(20)), report(forty(35))))
     titles = re.findall(r'aria-label="([^"]+)"', one)
     assert titles[0] == "right document found, first 5"
-    assert titles[-2:] == ["Risk over coverage", "Time by stage"]
+    assert titles[-3:] == ["Risk over coverage", "Answerability against what is answerable", "Time by stage"]
     assert re.findall(r'aria-label="([^"]+)"', two)[0] == "Differences, B less A"
     assert two.count("<polyline") == 2
+    beside = comparison_html(compare(mixed(), mixed()))
+    assert beside.count('<circle class="b hollow"') == 3 + 1
+
+
+def replayed() -> Report:
+    """A stored conversation of three turns, asked again; the third answer may not be used any more."""
+    then = Then("local", "c", 0, abstained=False, cited=("travel.md",))
+    first, second, third = (
+        Question(name, f"{name}?", gold=gold, answerability=AS_ANSWERED_THEN, conversation="c", then=was)
+        for name, gold, was in (
+            ("first", {"doc1": 1}, then),
+            ("second", {"doc2": 1}, replace(then, position=2)),
+            ("third", {}, replace(then, position=4, abstained=None, cited=())),
+        )
+    )
+    return report(
+        [
+            outcome(first, "doc1", given=answer("Yes.")),
+            outcome(second, "doc9", given=answer("No.", abstained=True)),
+            outcome(third, "doc1", given=answer("Yes.")),
+        ]
+    )
+
+
+def test_a_replay_says_everywhere_that_its_reference_is_no_truth() -> None:
+    """In the JSON, on the terminal and on the page, alone and in a comparison; nothing is called right or wrong."""
+    told = json.loads(json.dumps(replayed().as_json()))
+    assert told["reference"] == "as answered then"
+    assert [row["then"] for row in told["rows"]][1:] == [
+        {"abstained": False, "cited": ["travel.md"]}, {"abstained": None, "cited": []},
+    ]  # fmt: skip
+    both = compare(replayed(), replayed())
+    pages = (report_html(replayed()), comparison_html(both))
+    for text in (shown(*report_tables(replayed())), shown(*comparison_tables(both)), *(" ".join(Page(p).texts) for p in pages)):
+        flat = " ".join(text.split())
+        assert "As answered then: the questions are those of stored conversations" in flat
+        assert "1 stored answers rest on documents" in flat
+        assert "right document" not in flat
+        assert "What went wrong" not in flat
+    assert "no document cited then found; no answer, and one then" in " ".join(Page(pages[0]).texts)
+
+
+def test_a_comparison_of_replays_names_what_is_no_more_as_then() -> None:
+    """B abstains where A answered as it did then: the flip is a lost one, in a respect that says so."""
+    was = replayed()
+    kept = [replace(o, answer=answer("No.", abstained=True)) for o in was.outcomes]
+    found = compare(was, report(kept, name="b"))
+    assert [(flip.question_id, flip.respect, flip.won) for flip in found.flips] == [
+        ("first", "has an answer or none, as it did then", False)
+    ]
+    change = next(change for change in found.changes if change.metric.name == "newly_abstained")
+    assert (change.first, change.second, change.questions) == (0.5, 1.0, 2)
+    cited = next(change for change in found.changes if change.metric.name == "success@5")
+    assert cited.metric.better == "neither"
+    assert "0 won (B is as then, A was not), 1 lost" in " ".join(Page(comparison_html(found)).texts)
 
 
 def test_the_terminal_shows_values_groups_and_notes() -> None:
@@ -153,6 +224,7 @@ def test_the_terminal_shows_values_groups_and_notes() -> None:
     text = shown(*report_tables(mixed()))
     assert re.search(r"success@5\s*│\s*0\.667\s*│\s*0\.208–0\.939\s*│\s*3", text)
     assert re.search(r"type\s*│ none\s*│\s*2", text)
+    assert re.search(r"0\.9–1\.0\s*│\s*1\s*│\s*0\.90\s*│\s*1\.00", text)
     assert "1 of 4 questions are drafted" in text
     assert "Gold of 1 questions is not in the snapshot" in text
     assert "1 of 4 questions got no answer; the first failure: near: HTTP 500" in text
