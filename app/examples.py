@@ -20,10 +20,12 @@ CITATION: JsonDict = {
 ANSWER: JsonDict = {
     "answer": "Expense reports are due within 30 days of the last day of travel. [1]",
     "abstained": False,
+    "clarifies": False,
     "citations": [CITATION],
     "conversation_id": "Jv0mP2cQb3k8xY1tZr5wNA",
     "message_id": "5sJ8yq0bWm3uKf1xVdT7Lg",
     "standalone_question": "When are expense reports due?",
+    "answerability": 0.91,
     "provider": "extractive",
     "model": "extractive",
     "route": "extractive",

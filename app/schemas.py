@@ -171,16 +171,21 @@ class Grounding(Shown):
 
 
 class AskResponse(Shown):
-    """An answer with its sources and provenance. `conversation_id` and `message_id` are null where nothing is stored."""
+    """An answer with its sources and provenance. `conversation_id` and `message_id` are null where nothing is stored.
+
+    `answerability`, 0..1, is how likely the passages answer; with `clarifies` the answer is a question back.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
 
     answer: str
     abstained: bool
+    clarifies: bool
     citations: list[Citation]
     conversation_id: str | None
     message_id: str | None
     standalone_question: str
+    answerability: float
     provider: str
     model: str
     route: str

@@ -20,8 +20,8 @@ ALLOWED = {
 ONLY = {
     "faiss": {"corpus/dense.py"},
     "tantivy": {"corpus/lexical.py"},
-    "torch": {"corpus/embedders/sentence_transformer.py"},
-    "sentence_transformers": {"corpus/embedders/sentence_transformer.py"},
+    "torch": {"corpus/embedders/sentence_transformer.py", "corpus/rerankers/cross_encoder.py"},
+    "sentence_transformers": {"corpus/embedders/sentence_transformer.py", "corpus/rerankers/cross_encoder.py"},
     "transformers": {"corpus/embedders/sentence_transformer.py"},
     "httpcore": {"corpus/tunnel.py"},
     "certifi": {"corpus/tls.py"},
@@ -38,7 +38,13 @@ ONLY = {
     "pptx": {"ingest/readers/pptx.py"},
     "openpyxl": {"ingest/readers/xlsx.py"},
     "filelock": {"ingest/job.py"},
-    "typer": {"archivist/cli.py", "archivist/config_check.py", "archivist/evaluate.py", "archivist/fake_llm.py"},
+    "typer": {
+        "archivist/cli.py",
+        "archivist/config_check.py",
+        "archivist/evaluate.py",
+        "archivist/fake_llm.py",
+        "archivist/fit.py",
+    },
 }
 
 

@@ -9,15 +9,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from app.access import Caller
+from app.answering.answerability import answerability
 from app.answering.citations import MarkerFilter, whole
+from app.answering.clarify import Clarification, clarification
+from app.answering.extractive import NO_ANSWER
 from app.answering.grounding import ground
 from app.answering.history import Standalone
 from app.answering.prompt import build
 from app.answering.recall import Recalled, recall, stored
 from app.answering.retrieve import find, rarity
 from app.answering.rewrite import understand_question
-from app.answering.signals import coverage
-from app.answering.types import Answer, Ask, Grounding, Sources
+from app.answering.sections import Surroundings
+from app.answering.signals import DEPTH, signals
+from app.answering.support import Checker
+from app.answering.types import Answer, Ask, Grounding, Signals, Sources
 from app.llm.backend import Delta, Finished, Prompt, Usage
 from app.llm.plan import Asker, Route
 from app.llm.settings import EXTRACTIVE, FIXED
@@ -48,6 +53,8 @@ class _Progress:
     route: Route | None = None
     snapshot: str = ""
     passages: tuple[Passage, ...] = ()
+    signals: Signals | None = None
+    answerability: float | None = None
     status: Status = "cancelled"
     is_paid: bool = False
 
@@ -61,8 +68,12 @@ class _Progress:
         self.timings[stage] = round((time.perf_counter() - since) * 1000, 2)
 
 
-async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator[Sources | Delta | Answer, None]:
+async def answer(
+    services: Services, caller: Caller, ask: Ask, recalled: Recalled | None = None
+) -> AsyncGenerator[Sources | Delta | Answer, None]:
     """Answer one question: first `Sources`, then the text piece by piece, then the whole `Answer`.
+
+    `recalled` is the conversation so far, where it has been recalled already.
 
     The conversation is stored whatever comes of it: complete, cancelled where the caller left, failed where the provider did.
     Raises: NotFound for a conversation that is not the caller's, NoSnapshot and its kin, Invalid, Overloaded, BudgetSpent,
@@ -71,7 +82,8 @@ async def answer(services: Services, caller: Caller, ask: Ask) -> AsyncGenerator
     progress = _Progress(Asker(caller.owner, ask.provider))
     with services.gateway.entered(ask.provider), services.snapshots.lease() as snapshot:
         progress.snapshot = snapshot.id
-        recalled = await recall(services, caller, ask, snapshot)
+        if recalled is None:
+            recalled = await recall(services, caller, ask, snapshot)
         progress.asker.turn = 1 + sum(message.role == "user" for message in recalled.messages)
         try:
             async with aclosing(_events(services, caller, ask, snapshot, recalled, progress)) as events:
@@ -105,7 +117,8 @@ async def _events(
     standalone = progress.standalone = await understand_question(services, ask, recalled, progress.asker)
     progress.note("history", begun)
 
-    hits = await find(services, snapshot, scope, standalone, ask.top_k, progress.timings)
+    looked_at = await find(services, snapshot, scope, standalone, max(ask.top_k, DEPTH), progress.timings)
+    hits = looked_at[: ask.top_k]
 
     begun = time.perf_counter()
     built = await services.compute(
@@ -113,14 +126,19 @@ async def _events(
             services.prompts,
             ask.question,
             recalled.messages,
-            [hit.passage for hit in hits],
+            found := [hit.passage for hit in hits],
             budget_tokens=settings.prompt.budget_tokens,
             count_tokens=lambda text: int(services.embedder.count_tokens(text) * TOKENS_OF_OTHERS) + 1,
             instructions=ask.instructions,
+            surroundings=Surroundings.look(snapshot, scope.groups, found, settings.prompt.expand_tokens),
         )
     )
     passages = progress.passages = built.passages
     weights = await services.compute(rarity, snapshot, scope, standalone.question, passages)
+    measured = progress.signals = await services.compute(
+        signals, ask.question, standalone.question, looked_at, passages, weights
+    )
+    likely = progress.answerability = answerability(measured, settings.answer.weights)
     labels = [*(passage.label for passage in passages), *([recalled.label] if built.history else [])]
     prompt = Prompt(
         messages=built.messages,
@@ -129,19 +147,31 @@ async def _events(
         question=ask.question,
         standalone=standalone.question,
         passages=passages,
-        nearness=max((hit.cosine for hit in hits if hit.cosine is not None), default=0.0),
-        coverage=await services.compute(coverage, standalone.question, passages, weights),
+        nearness=measured.nearness,
+        coverage=measured.coverage,
+        answerability=likely,
         rarity=weights,
         rests_on=tuple(
             dict.fromkeys(
-                [*(p.chunk_id for p in passages), *(p.chunk_id for p in recalled.inherited if built.history and p.chunk_id)],
+                [
+                    *(p.chunk_id for p in passages),
+                    *(p.chunk_id for p in recalled.inherited if built.history and p.chunk_id),
+                ],
             )
         ),
     )
     progress.note("prompt", begun)
     yield Sources(tuple(whole(number, passage) for number, passage in enumerate(passages, start=1)), standalone.question)
 
-    markers = MarkerFilter(passages)
+    if settings.answer.clarify and (
+        asked_back := clarification(ask.question, has_history=bool(recalled.messages), hits=hits, passages=passages)
+    ):
+        async for told in _by_asking_back(progress, recalled, standalone, asked_back):
+            yield told
+        return
+
+    checker = Checker(passages, services.embed)
+    markers = MarkerFilter(checker)
     finished = Finished(Usage())
     begun = time.perf_counter()
     async with aclosing(_generate(services, prompt, progress.asker)) as events:
@@ -149,21 +179,24 @@ async def _events(
             match event:
                 case Route():
                     progress.route = event
+                    # What it quotes is cited already.
+                    markers.adds = event.provider != EXTRACTIVE
                 case Delta():
                     if "first_token" not in progress.timings:
                         progress.note("first_token", begun)
-                    if shown := markers.feed(event.text):
+                    if shown := await markers.feed(event.text):
                         progress.text += shown
                         yield Delta(shown)
                 case Finished():
                     finished = event
-    if rest := markers.finish():
+    if rest := await markers.finish():
         progress.text += rest
         yield Delta(rest)
     progress.timings.setdefault("first_token", 0.0)
     progress.note("generate", begun)
 
-    grounding = await services.compute(ground, progress.text, passages)
+    grounding = await ground(progress.text, checker, services.compute)
+    grounding = replace(grounding, removed=markers.dropped, added=markers.added)
     progress.note("total", progress.started)
     assert progress.route is not None, "the gateway names its route before it answers"
     yield Answer(
@@ -182,6 +215,40 @@ async def _events(
         grounding=grounding,
         timings_ms=progress.timings,
         passages=passages,
+        signals=measured,
+        answerability=likely,
+    )
+
+
+async def _by_asking_back(
+    progress: _Progress, recalled: Recalled, standalone: Standalone, asked_back: Clarification
+) -> AsyncGenerator[Delta | Answer, None]:
+    """A question back, which names found documents: nobody is asked."""
+    assert progress.signals is not None, "signals are taken before"
+    assert progress.answerability is not None, "answerability is taken before"
+    route = progress.route = Route(EXTRACTIVE, EXTRACTIVE, "the question could mean several things, so no LLM was asked")
+    progress.text = asked_back.text
+    yield Delta(asked_back.text)
+    progress.timings |= {"first_token": 0.0, "generate": 0.0}
+    progress.note("total", progress.started)
+    yield Answer(
+        answer=asked_back.text,
+        abstained=True,
+        citations=tuple(whole(number, progress.passages[number - 1]) for number in asked_back.numbers),
+        conversation_id=recalled.conversation_id,
+        message_id=None,
+        standalone_question=standalone.question,
+        provider=route.provider,
+        model=route.model,
+        route=route.reason,
+        snapshot=progress.snapshot,
+        usage=progress.asker.usage,
+        grounding=Grounding(1.0),
+        timings_ms=progress.timings,
+        passages=progress.passages,
+        signals=progress.signals,
+        answerability=progress.answerability,
+        clarifies=True,
     )
 
 
@@ -212,10 +279,17 @@ async def _by_rule(
 
 
 async def _generate(services: Services, prompt: Prompt, asker: Asker) -> AsyncGenerator[Route | Delta | Finished, None]:
-    """The gateway's answer; without a passage nobody is asked, since there is nothing to answer from."""
+    """The gateway's answer; where the passages do not answer, or there is none, nobody is asked."""
+    least = services.settings.answer.abstain_below
+    reason = text = ""
     if not prompt.passages:
-        yield Route(EXTRACTIVE, EXTRACTIVE, "no passage was found, so no LLM was asked")
-        yield Delta(NO_PASSAGES)
+        reason, text = "no passage was found, so no LLM was asked", NO_PASSAGES
+    elif prompt.answerability < least:
+        reason = f"answerability {prompt.answerability:.2f} is below answer.abstain_below {least:g}, so no LLM was asked"
+        text = NO_ANSWER
+    if text:
+        yield Route(EXTRACTIVE, EXTRACTIVE, reason)
+        yield Delta(text)
         yield Finished(Usage(), abstained=True)
         return
     async with aclosing(services.gateway.stream(prompt, asker)) as events:
@@ -227,7 +301,7 @@ async def _stored(services: Services, caller: Caller, ask: Ask, recalled: Recall
     """The answer with its ids, once it is on disk; for a stateless caller only what it rested on is remembered."""
     if not ask.store:
         # That there is no answer is said in fixed words, which rest on nothing.
-        fixed = event.provider == FIXED or (event.abstained and event.provider == EXTRACTIVE)
+        fixed = event.provider == FIXED or (event.abstained and event.provider == EXTRACTIVE and not event.clarifies)
         services.given.remember(event.answer, () if fixed else (*stored(event.passages), *recalled.inherited))
         return event
 
@@ -258,6 +332,8 @@ async def _store_partial(services: Services, caller: Caller, ask: Ask, recalled:
             snapshot=progress.snapshot,
             passages=progress.passages,
             usage=progress.asker.usage,
+            signals=progress.signals,
+            answerability=progress.answerability,
         )
         conversation_id = services.state.begin_turn(caller.owner, recalled.conversation_id, ask.question)
         services.state.add_turn(

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.answering.sentences import LONGEST, Sentence, content_stems, figures, share_found, split, stem_set
+from app.answering.sentences import LONGEST, Sentence, is_ended
+from app.answering.support import Checker, best_span
 from app.answering.types import Citation
 from corpus.types import Passage
-
-ENOUGH = 0.4
-"""The share of a sentence's content words that must stand in a passage for it to be supported by it."""
 
 LONGEST_HELD = 40
 NO_ANSWER_MARKER = "none"
 
 MARKER = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*|none)\s*\]", re.IGNORECASE)
 _MIGHT_BECOME_MARKER = re.compile(r"\[\s*(?:[\d,;\s]*|n|no|non|none\s*)$", re.IGNORECASE)
-_BOUNDARY = re.compile(r"(?<![.!?…:])[.!?…:]++[\"'”’»)]*+\s++|\n++")
+_LEAD = re.compile(r":\s++")
+_WHITE = re.compile(r"\s++")
+_ENTRY = re.compile(r"(?:[-*+•‣]|\d{1,3}[.)])\s")
+_FENCE = "```"
 _CLOSING = frozenset(".,;:!?…)}\"'”’»\n")
-
-
-def supports(sentence: str, passage: Passage) -> bool:
-    """Whether a passage supports a sentence: most of its content words and all of its figures stand there."""
-    where = "\n".join([passage.title, *passage.heading, passage.text])
-    if not figures(sentence) <= figures(where) | _listed(sentence):
-        return False
-    return share_found(sentence, [where], passage.language) >= ENOUGH
-
-
-def _listed(sentence: str) -> set[str]:
-    """The number that an entry of a numbered list begins with: it states nothing."""
-    match = re.match(r"\s*(\d{1,3})[.)]\s", sentence)
-    return {match.group(1)} if match else set()
-
-
-def best_span(sentence: str, passage: Passage) -> Sentence:
-    """The sentence of a passage that shares most with a sentence of the answer; the first of equals."""
-    candidates = [found for found in split(passage.text) if not found.is_heading] or list(split(passage.text))
-    if not candidates:
-        return Sentence(0, len(passage.text), passage.text)
-    wanted = set(content_stems(sentence, passage.language))
-    numbers = figures(sentence)
-
-    def shared(candidate: Sentence) -> float:
-        stems = stem_set(candidate.text, passage.language)
-        # A long sentence holds more words by its length alone.
-        return float((len(wanted & stems) + 2 * len(numbers & figures(candidate.text))) / (8 + len(stems)) ** 0.5)
-
-    return max(candidates, key=shared)
 
 
 def cite(number: int, passage: Passage, span: Sentence) -> Citation:
@@ -78,35 +48,44 @@ def whole(number: int, passage: Passage) -> Citation:
 class MarkerFilter:
     """Passes an answer's text on at once, but holds back each marker until its sentence has been checked.
 
-    A marker whose passage does not support the sentence, or that names no passage, is dropped and counted. What `feed` and
-    `finish` return, put together, is the answer. `citations` has one entry for every marker in it, in the order of the text.
+    A marker whose passage does not support the sentence, or that names no passage, is dropped and counted. A sentence without
+    one gets the marker of a passage that clearly supports it, before the white space behind its end, which is held until what
+    follows shows that it is the end. What `feed` and `finish` return, put together, is the answer. `citations` has one entry
+    for every marker in it, in the order of the text. With `adds` false, no marker is added.
     """
 
-    passages: Sequence[Passage]
+    checker: Checker
+    adds: bool = True
     citations: list[Citation] = field(default_factory=list)
     dropped: int = 0
+    added: int = 0
     _held: str = ""
-    _sentence: str = ""
     _spaces: str = ""
     _gap: bool = False
     _begun: bool = False
     _denied: bool = False
+    _sentence: str = ""
+    _before: str = ""
+    _white: list[str] = field(default_factory=list)
+    _is_cited: bool = False
+    _is_code: bool = False
 
     @property
     def abstained(self) -> bool:
         """Whether the answer said that there is none, and cites nothing all the same."""
         return self._denied and not self.citations
 
-    def feed(self, text: str) -> str:
+    async def feed(self, text: str) -> str:
         """The part of the answer that can be shown now."""
         self._held += text
-        return self._release(final=False)
+        return await self._release(final=False)
 
-    def finish(self) -> str:
+    async def finish(self) -> str:
         """The rest."""
-        return self._release(final=True)
+        rest = await self._release(final=True)
+        return rest + self._close() + self._take_white()
 
-    def _release(self, *, final: bool) -> str:
+    async def _release(self, *, final: bool) -> str:
         out: list[str] = []
         held, position = self._held, 0
         while position < len(held):
@@ -119,7 +98,7 @@ class MarkerFilter:
                 break
             match = MARKER.match(held, position, position + LONGEST_HELD)
             if match:
-                out.append(self._check(match.group(1)))
+                out.append(await self._check(match.group(1)))
                 position = match.end()
             elif not final and len(held) - position < LONGEST_HELD and _MIGHT_BECOME_MARKER.match(held, position):
                 break
@@ -128,7 +107,7 @@ class MarkerFilter:
                 position += 1
         self._held = held[position:]
         if final and not self._gap:
-            out.append(self._take_spaces())
+            out.append(self._show(self._take_spaces()))
         return "".join(out)
 
     def _pass(self, text: str) -> str:
@@ -147,8 +126,7 @@ class MarkerFilter:
         if not kept:
             return ""
         self._gap, self._begun = False, not kept.endswith("\n")
-        self._note(kept)
-        return kept
+        return self._show(kept)
 
     def _take_spaces(self) -> str:
         """The spaces held. Those on both sides of a marker that was dropped are one, and none where a line begins."""
@@ -157,39 +135,93 @@ class MarkerFilter:
             spaces = " " if spaces and self._begun else ""
         return spaces
 
-    def _note(self, text: str) -> None:
-        """Keep the sentence that a following marker belongs to: the last one that has words.
+    def _show(self, text: str) -> str:
+        """Text on its way out. The white space at its end waits; before what begins a new sentence, the last one is closed."""
+        kept = text.rstrip()
+        if not kept:
+            self._white.append(text)
+            return ""
+        white, held = text[len(kept) :], self._take_white()
+        if held:
+            kept = held + kept
+        out: list[str] = []
+        position = 0
+        for gap in _WHITE.finditer(kept):
+            out.append(kept[position : gap.start()])
+            self._sentence = (self._sentence + out[-1])[-LONGEST:]
+            if self._is_over(gap.group(), kept[gap.end()]):
+                out.append(self._close())
+            self._sentence += gap.group()[:1] if self._sentence else ""
+            out.append(gap.group())
+            position = gap.end()
+        out.append(kept[position:])
+        self._sentence = (self._sentence + out[-1])[-LONGEST:]
+        if white:
+            self._white.append(white)
+        return "".join(out)
 
-        Of one that never ends only the end is kept, so that no token costs more than the one before.
-        """
-        pieces = _BOUNDARY.split(self._sentence + text)
-        with_words = [piece for piece in pieces if re.search(r"\w", piece)]
-        if not with_words:
-            self._sentence = ""
-        elif with_words[-1] is pieces[-1]:
-            self._sentence = pieces[-1][-LONGEST:]
-        else:
-            self._sentence = f"{with_words[-1][-LONGEST:]}. {pieces[-1][-LONGEST_HELD:]}"
+    def _take_white(self) -> str:
+        white, self._white = "".join(self._white), []
+        return white
 
-    def _check(self, marker: str) -> str:
+    def _is_over(self, white: str, following: str) -> bool:
+        """Whether a sentence ends before this white space and what follows it."""
+        if "\n" in white:
+            is_fence = self._is_code or self._sentence.startswith(_FENCE)
+            return is_fence or white.count("\n") > 1 or not following.islower()
+        return not following.islower() and is_ended(self._sentence)
+
+    def _close(self) -> str:
+        """Ends a sentence; the marker that it lacks."""
+        sentence, is_cited = self._sentence, self._is_cited
+        self._sentence, self._is_cited = "", False
+        if re.search(r"\w", sentence):
+            self._before = sentence
+        if sentence.startswith(_FENCE):
+            self._is_code = not self._is_code
+        elif self.adds and not (is_cited or self._is_code or self._denied) and _may_be_cited(sentence):
+            number = self.checker.clear_support(sentence)
+            if number is not None:
+                self.added += 1
+                self._cite(number, sentence)
+                return f" [{number}]"
+        return ""
+
+    async def _check(self, marker: str) -> str:
         """What is shown of a marker: one for each of its numbers whose passage supports the sentence."""
         shown: list[int] = []
+        sentence = self._sentence if re.search(r"\w", self._sentence) else self._before
         if marker.lower() == NO_ANSWER_MARKER:
             self._denied = True
         else:
-            shown = [number for number in map(int, re.findall(r"\d+", marker)) if self._is_supported(number)]
+            for number in map(int, re.findall(r"\d+", marker)):
+                # "The rule: this" may rest on a passage as a whole, or in what it says last.
+                if await self.checker.supports(sentence, number) or await self.checker.supports(_stated(sentence), number):
+                    shown.append(number)
+                else:
+                    self.dropped += 1
         if not shown:
             # No gap is left where it stood: see _pass.
             self._gap = True
             return ""
         for number in shown:
-            passage = self.passages[number - 1]
-            self.citations.append(cite(number, passage, best_span(self._sentence, passage)))
-        spaces = self._take_spaces()
-        self._gap, self._begun = False, True
+            self._cite(number, sentence)
+        spaces = self._take_white() + self._take_spaces()
+        self._gap, self._begun, self._is_cited = False, True, True
         return spaces + "".join(f"[{number}]" for number in shown)
 
-    def _is_supported(self, number: int) -> bool:
-        held = 1 <= number <= len(self.passages) and supports(self._sentence, self.passages[number - 1])
-        self.dropped += not held
-        return held
+    def _cite(self, number: int, sentence: str) -> None:
+        passage = self.checker.passages[number - 1]
+        self.citations.append(cite(number, passage, best_span(sentence, passage)))
+
+
+def _may_be_cited(sentence: str) -> bool:
+    """Whether a sentence is one that says something, whole: it ends like one, or is an entry of a list."""
+    if sentence.startswith(("#", "|")) or sentence.endswith(":"):
+        return False
+    return is_ended(sentence) or _ENTRY.match(sentence) is not None
+
+
+def _stated(sentence: str) -> str:
+    """Of "The rule: this" what comes last and has words."""
+    return next((part for part in reversed(_LEAD.split(sentence)) if re.search(r"\w", part)), "")

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from app.answering.citations import MARKER
 from app.answering.sentences import Sentence, split, term_set
 from app.answering.signals import Wanted
+from app.answering.support import Embed
 from app.llm.backend import Delta, Finished, Prompt, Usage
-from corpus.lexical import identifiers
-from corpus.types import Passage, Vectors
+from corpus.types import Passage, Vector, Vectors
 
-Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
-
-CANDIDATES = 24
-"""Sentences embedded for an answer: embedding them is the cost of one."""
+CANDIDATES = 20
+"""Sentences embedded for an answer: embedding them is the cost of one. Source: 019-citations.md, as the weights are."""
 MOST_SENTENCES = 4
-MOST_WORDS = 100
+MOST_WORDS = 60
+"""Words of an answer, at most. One sentence that is longer is quoted alone, whole: what is cut off may be the exception."""
 OVERLAP_WEIGHT = 0.8
-RANK_WEIGHT = 0.1
-KEPT = 0.7
-"""The share of the best score that another sentence must have. Source: on XQuAD as many answers as without, in fewer words."""
+RANK_WEIGHT = 0.15
+KEPT = 0.5
+"""The share of the best score that another sentence must have."""
 CONTEXT_SHARE = 0.5
-CARRIED_ON = 0.5
-CODE = re.compile(r"[a-z]{1,6}[-_./]?\d{2,}[a-z\d]*")
-"""What only a form number, an error code or a part number looks like: letters, then at least two digits."""
-INTERCEPT, COSINE_COEFFICIENT, OVERLAP_COEFFICIENT, NEARNESS_COEFFICIENT = -6.03, 2.9, 5.36, 4.81
-THRESHOLD = 0.2
+CARRIED_ON_WHEN_CHOSEN, CARRIED_ON = 0.5, 0.25
+REMEMBERED = 4096
+"""Vectors of sentences kept, at most: some 6 MB. They say what the sentences say, so they never leave this memory."""
 NO_ANSWER = "The documents I can see do not answer this."
 
 
@@ -55,6 +53,7 @@ class ExtractiveBackend:
 
     def __init__(self, embed: Embed, clearance: str) -> None:
         self._embed = embed
+        self._vectors: OrderedDict[str, Vector] = OrderedDict()
         self.clearance = clearance
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Finished, None]:
@@ -62,11 +61,11 @@ class ExtractiveBackend:
         candidates = preselect(prompt)
         if candidates:
             asked = list(dict.fromkeys([prompt.question, prompt.standalone]))
-            vectors = await self._embed([*asked, *(in_context(c, prompt.passages[c.number - 1]) for c in candidates)])
+            vectors = await self._embedded([*asked, *(in_context(c, prompt.passages[c.number - 1]) for c in candidates)])
             # A follow-up is as near to an answer as its own words and its whole sense are, on average.
             cosines = (vectors[len(asked) :] @ vectors[: len(asked)].T).mean(axis=1)
             candidates = rank(candidates, cosines.tolist())
-        if not candidates or _names_what_is_unknown(prompt) or answerability(candidates[0], prompt.nearness) < THRESHOLD:
+        if not candidates:
             yield Delta(NO_ANSWER)
             yield Finished(Usage(), abstained=True)
             return
@@ -74,8 +73,23 @@ class ExtractiveBackend:
             yield Delta(f"{' ' if position else ''}{_ended(candidate.sentence.plain)} [{candidate.number}]")
         yield Finished(Usage())
 
+    async def _embedded(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts, those of lately used ones from memory."""
+        known = {text: self._vectors[text] for text in texts if text in self._vectors}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known |= dict(zip(new, await self._embed(new), strict=True))
+        for text, vector in known.items():
+            # A row of a batch would keep all of the batch.
+            self._vectors[text] = vector if vector.base is None else vector.copy()
+            self._vectors.move_to_end(text)
+        while len(self._vectors) > REMEMBERED:
+            self._vectors.popitem(last=False)
+        return np.stack([known[text] for text in texts])
+
     async def close(self) -> None:
-        """Nothing is held."""
+        """Forget the vectors."""
+        self._vectors.clear()
 
 
 def preselect(prompt: Prompt) -> list[Candidate]:
@@ -87,20 +101,20 @@ def preselect(prompt: Prompt) -> list[Candidate]:
         for position, sentence in enumerate(split(passage.text))
         if not sentence.is_heading and not _is_fragment(sentence, passage)
     ]
-    worth = _carried_on(found, [c.overlap + 0.5 / c.number for c in found])
+    worth = _carried_on(found, [c.overlap + 0.5 / c.number for c in found], CARRIED_ON_WHEN_CHOSEN)
     order = sorted(range(len(found)), key=lambda i: (-worth[i], found[i].number, found[i].position))
     return [found[i] for i in order[:CANDIDATES]]
 
 
-def _carried_on(candidates: Sequence[Candidate], scores: Sequence[float]) -> list[float]:
-    """The scores, with those of sentences that follow a better one raised half way: what is asked about is named once, and
-    what is said of it often stands in the sentence after.
+def _carried_on(candidates: Sequence[Candidate], scores: Sequence[float], share: float) -> list[float]:
+    """The scores, with those of sentences that follow a better one raised by a share of what they lack: what is asked about is
+    named once, and what is said of it often stands in the sentence after.
     """
     by_place = {(c.number, c.position): score for c, score in zip(candidates, scores, strict=True)}
     before = [by_place.get((c.number, c.position - 1), score) for c, score in zip(candidates, scores, strict=True)]
     return [
         # A table's row stands alone: it is said of its own first cell.
-        score if "|" in c.sentence.text else score + CARRIED_ON * max(0.0, previous - score)
+        score if "|" in c.sentence.text else score + share * max(0.0, previous - score)
         for c, score, previous in zip(candidates, scores, before, strict=True)
     ]
 
@@ -124,49 +138,38 @@ def _above(sentence: Sentence, passage: Passage) -> str:
 
 
 def in_context(candidate: Candidate, passage: Passage) -> str:
-    """A sentence as it is embedded: under its heading, without which many are understood by nobody."""
-    return f"{_above(candidate.sentence, passage)}: {candidate.sentence.plain}"
+    """A sentence as it is embedded: under its heading, without which many are understood by nobody.
+
+    Not under its title, which all of a document share, and which is the text's own beginning where there is no other.
+    """
+    above = candidate.sentence.context or (passage.heading[-1] if passage.heading else "")
+    return f"{above}: {candidate.sentence.plain}" if above else candidate.sentence.plain
 
 
 def rank(candidates: Sequence[Candidate], cosines: Sequence[float]) -> list[Candidate]:
     """Score by meaning, words and the passage's rank; best first."""
     own = [cosine + OVERLAP_WEIGHT * c.overlap + RANK_WEIGHT / c.number for c, cosine in zip(candidates, cosines, strict=True)]
-    scored = [
-        replace(c, cosine=cosine, score=score)
-        for c, cosine, score in zip(candidates, cosines, _carried_on(candidates, own), strict=True)
-    ]
+    carried = _carried_on(candidates, own, CARRIED_ON)
+    scored = [replace(c, cosine=cosine, score=score) for c, cosine, score in zip(candidates, cosines, carried, strict=True)]
     return sorted(scored, key=lambda c: (-c.score, c.number, c.position))
 
 
 def choose(ranked: Sequence[Candidate]) -> list[Candidate]:
-    """The best sentences within the length of an answer, none twice, in reading order."""
+    """The best sentence and those of the next best that find room in an answer, none twice, in reading order."""
     chosen: list[Candidate] = []
-    words = 0
+    said: set[str] = set()
+    room = MOST_WORDS
     for candidate in ranked:
-        plain = candidate.sentence.plain
-        words += len(plain.split())
-        if chosen and (words > MOST_WORDS or len(chosen) == MOST_SENTENCES or candidate.score < KEPT * ranked[0].score):
+        if chosen and (len(chosen) == MOST_SENTENCES or candidate.score < KEPT * ranked[0].score):
             break
-        if all(plain != other.sentence.plain for other in chosen):
-            chosen.append(candidate)
+        plain = candidate.sentence.plain
+        words = len(plain.split())
+        if plain.casefold() in said or (chosen and words > room):
+            continue
+        chosen.append(candidate)
+        said.add(plain.casefold())
+        room -= words
     return sorted(chosen, key=lambda c: (c.number, c.position))
-
-
-def answerability(best: Candidate, nearness: float) -> float:
-    """How likely the passages answer, 0..1: a logistic model of the best sentence's nearness in meaning and in words, and of
-    the nearest passage's in meaning.
-
-    Source: fitted on XQuAD and MTRAG-UN; docs/decisions/005-abstention.md has the data and the operating point.
-    """
-    signals = COSINE_COEFFICIENT * best.cosine + OVERLAP_COEFFICIENT * best.overlap + NEARNESS_COEFFICIENT * nearness
-    return 1 / (1 + math.exp(-(INTERCEPT + signals)))
-
-
-def _names_what_is_unknown(prompt: Prompt) -> bool:
-    """Whether the question names a code or a form and no passage holds one: what is near is not what is meant."""
-    named = {identifier for identifier in identifiers(prompt.question) if CODE.fullmatch(identifier)}
-    there = (identifiers("\n".join([p.title, *p.heading, p.text])) for p in prompt.passages)
-    return bool(named) and not any(named & set(found) for found in there)
 
 
 def _ended(text: str) -> str:

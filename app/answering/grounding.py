@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from app.answering.citations import supports
 from app.answering.sentences import split
+from app.answering.support import Checker
 from app.answering.types import Grounding
-from corpus.types import Passage
 
 _MARKERS_AFTER_AN_END = re.compile(r"(?<=[.!?…])(?:\s*\[\d{1,3}\])+")
 _MARKERS = re.compile(r"(?:(?<!\s)\s+)?\[\d{1,3}\]")
 
 
-def ground(answer: str, passages: Sequence[Passage]) -> Grounding:
-    """Check every sentence of an answer against all of its passages. An answer without a sentence is fully supported."""
+async def ground(answer: str, checker: Checker, compute: Callable[..., Awaitable[Any]]) -> Grounding:
+    """Check every sentence of an answer against all of its passages. An answer without a sentence is fully supported.
+
+    `compute` runs what takes long off the event loop.
+    """
+
+    def weighed() -> Any:
+        sentences = sentences_of(answer)
+        return sentences, *checker.weigh(sentences)
+
+    sentences, missing, opened = await compute(weighed)
+    missing -= await checker.mean_the_same(sentences, opened)
+    share = 1.0 if not sentences else 1 - len(missing) / len(sentences)
+    return Grounding(round(share, 4), tuple(sentences[i] for i in sorted(missing)))
+
+
+def sentences_of(answer: str) -> list[str]:
+    """The sentences of an answer without their markers."""
     # Behind a full stop and its marker the next sentence begins, however it begins.
     bare = _MARKERS.sub("", _MARKERS_AFTER_AN_END.sub("\n\n", answer))
-    sentences = [sentence.plain for sentence in split(bare) if re.search(r"\w", sentence.text)]
-    unsupported = tuple(s for s in sentences if not any(supports(s, passage) for passage in passages))
-    share = 1.0 if not sentences else 1 - len(unsupported) / len(sentences)
-    return Grounding(round(share, 4), unsupported)
+    return [sentence.plain for sentence in split(bare) if re.search(r"\w", sentence.text)]

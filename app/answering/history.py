@@ -60,8 +60,9 @@ def understand(question: str, history: Sequence[Message], turns: int) -> Standal
 
 def depends_on_history(question: str) -> bool:
     """Whether a question cannot be understood alone: it points back, goes on from something, or says next to nothing."""
-    return (
-        _POINTS_BACK.search(question) is not None
-        or _GOES_ON.match(question) is not None
-        or len(content_words(question, None)) <= FEW_WORDS
-    )
+    return points_back(question) or _GOES_ON.match(question) is not None or len(content_words(question, None)) <= FEW_WORDS
+
+
+def points_back(question: str) -> bool:
+    """Whether a question has a word that stands for something said before."""
+    return _POINTS_BACK.search(question) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,25 @@ async def recall(services: Services, caller: Caller, ask: Ask, snapshot: OpenSna
     return await services.compute(_of_messages, services, caller, ask.messages, snapshot)
 
 
+async def recall_before(
+    services: Services, caller: Caller, conversation_id: str, position: int, snapshot: OpenSnapshot
+) -> Recalled:
+    """The turns of a stored conversation before a position, as they may be used today: to ask again what stands there.
+
+    Raises: NotFound for a conversation that is not the caller's.
+    """
+
+    def turns() -> tuple[StoredTurn, ...]:
+        return services.state.history(caller.owner, conversation_id, before=position)
+
+    return await services.compute(_of_turns, services, caller, conversation_id, await services.compute(turns), snapshot)
+
+
+def may_be_used(passages: Iterable[StoredPassage], visible: Container[str]) -> bool:
+    """Whether an answer may be used that rests on these passages, where those documents are visible to whoever asks."""
+    return all(passage.document_id in visible for passage in passages)
+
+
 def _of_turns(
     services: Services, caller: Caller, conversation_id: str, turns: Sequence[StoredTurn], snapshot: OpenSnapshot
 ) -> Recalled:
@@ -51,7 +70,7 @@ def _of_turns(
     today = snapshot.store.labels([p.document_id for turn in turns for p in turn.passages], caller.groups)
     for turn in turns:
         messages.append(Message("user", turn.question))
-        if all(passage.document_id in today for passage in turn.passages):
+        if may_be_used(turn.passages, today):
             messages.append(Message("assistant", turn.answer))
             used += turn.passages
     labels = [p.label for p in used] + [today[p.document_id] for p in used]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -20,6 +19,8 @@ _MARKDOWN_RULE = re.compile(r"\|?\s*:?-+[\s|:\-]*(?:\n|$)")
 _NUMBERED = re.compile(r"\d{1,3}(?:\.\d{1,3})*[.)]?\s")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
+_LAST = re.compile(r"[.!?…][\"'”’»)\]*_`]*$")
+_ONLY_NUMBER = re.compile(r"\s*\d{1,3}\.")
 _SPACE = re.compile(r"\s*")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|approx|incl|excl|no|nos|fig|sec|dr|mr|mrs|ms|prof|st|z\.\s?b|d\.\s?h|bzw|ca|nr|abs|art|inkl|ggf|"
@@ -183,6 +184,12 @@ def _cut(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return [piece for span in spans for piece in _shorten(text, *span)]
 
 
+def is_ended(text: str) -> bool:
+    """Whether a text ends with the end of a sentence, not of an abbreviation or of an entry's number."""
+    end = _LAST.search(text[-12:])
+    return end is not None and _ABBREVIATION.search(text, max(0, len(text) - 12)) is None and not _ONLY_NUMBER.fullmatch(text)
+
+
 def _after_space(text: str, start: int, end: int) -> int:
     found = _SPACE.match(text, start, end)
     return found.end() if found else start
@@ -219,12 +226,3 @@ def content_stems(text: str, language: str | None) -> list[str]:
 def figures(text: str) -> set[str]:
     """Numbers and identifiers of a text, as written."""
     return set(_FIGURE.findall(text)) | set(identifiers(text))
-
-
-def share_found(text: str, sources: Sequence[str], language: str | None) -> float:
-    """The share of a text's content words that stand in any of the sources, 0..1; 1 where it has none."""
-    wanted = content_stems(text, language)
-    if not wanted:
-        return 1.0
-    there: Iterable[frozenset[str]] = [stem_set(source, language) for source in sources]
-    return sum(any(stem in found for found in there) for stem in wanted) / len(wanted)

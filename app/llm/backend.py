@@ -43,9 +43,9 @@ class Prompt:
 
     `messages` is the finished prompt (system, history, passages and question). `passages` are the same numbered
     passages and `question` the standalone question, for a backend that needs no prose. `label` is the highest label of
-    everything in it. `nearness`, `coverage` and `rarity` were measured over the passages. `deadline` is a
-    time of the event loop's clock by which the whole answer must be there. `rests_on` are the ids of all chunks that any of
-    it derives from, those of earlier turns too.
+    everything in it. `nearness`, `coverage` and `rarity` were measured over the passages, `answerability` is how likely
+    they answer, 0..1. `deadline` is a time of the event loop's clock by which the whole answer must be there. `rests_on`
+    are the ids of all chunks that any of it derives from, those of earlier turns too.
     """
 
     messages: tuple[Message, ...]
@@ -56,6 +56,7 @@ class Prompt:
     passages: tuple[Passage, ...] = ()
     nearness: float = 0.0
     coverage: float = 0.0
+    answerability: float = 0.0
     rarity: Mapping[str, float] = field(default_factory=dict)
     deadline: float | None = None
     rests_on: tuple[str, ...] = ()

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.anyio
 
 QUESTION = "When are expense reports due?"
 ANSWER_FIELDS = {
+    "answerability",
+    "clarifies",
     "answer",
     "abstained",
     "citations",
