@@ -27,7 +27,8 @@ def source(folder: Path, name: str, text: str) -> SourceFile:
 def taken(readers: Readers, files: list[SourceFile]) -> list[list[str]]:
     """Titles, or reasons, by file."""
     return [
-        [found.reason if isinstance(found, DocumentError) else found.title for found in readers.extracts(file)] for file in files
+        [found.reason if isinstance(found, DocumentError) else found.title for found in readers.extracts(file)]
+        for file in files
     ]
 
 
@@ -52,7 +53,9 @@ def test_files_come_in_order_however_long_each_takes(tmp_path: Path, monkeypatch
 def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound nothing is begun before what was read is taken; a file larger than the bound is read all the same."""
     monkeypatch.setattr(pool, "AHEAD_BYTES", 500)
-    files = [source(tmp_path, f"{number}.md", f"# File {number}\n\n{'x' * (900 if number == 2 else 180)}\n") for number in range(8)]
+    files = [
+        source(tmp_path, f"{number}.md", f"# File {number}\n\n{'x' * (900 if number == 2 else 180)}\n") for number in range(8)
+    ]
     readers = Readers(IsolationSettings(workers=2), files)
     first = readers.extracts(files[0])
     assert next(first).title == "File 0"  # type: ignore[union-attr]
@@ -66,7 +69,11 @@ def test_what_is_read_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 def test_closing_ends_what_is_still_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that stops in the middle waits for no file and leaves neither thread nor process."""
     monkeypatch.setattr(worker, "__file__", poisoned_program(tmp_path))
-    files = [source(tmp_path, "a.md", "# A\n\nText.\n"), source(tmp_path, "b.md", "rows 1000"), source(tmp_path, "c.md", "sleep")]
+    files = [
+        source(tmp_path, "a.md", "# A\n\nText.\n"),
+        source(tmp_path, "b.md", "rows 1000"),
+        source(tmp_path, "c.md", "sleep"),
+    ]
     readers = Readers(IsolationSettings(workers=2), files)
     assert taken(readers, files[:1]) == [["A"]]
     time.sleep(0.5)
