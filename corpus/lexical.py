@@ -230,6 +230,15 @@ class LexicalIndex:
             if 0 < int(self._searcher.doc_freq("identifiers", identifier)) <= most
         ]
 
+    def ordinals(self) -> Ordinals:
+        """The ordinals of all that is in the index, in no order."""
+        hits = self._searcher.search(Query.all_query(), limit=max(1, self.size), count=False).hits
+        return np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
+
+    def count(self, only: LexicalFilter) -> int:
+        """How many chunks a filter admits."""
+        return self._count(only.query(self._schema))
+
     def rarity(self, term: str, language: str | None, only: LexicalFilter) -> float:
         """The inverse document frequency of a stemmed term among the visible chunks; the highest where none has it."""
         visible = only.query(self._schema)

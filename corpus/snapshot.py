@@ -117,7 +117,7 @@ class SnapshotWriter:
             files=_hash_files(self._folder),
         )
         manifest = replace(unnamed, id=f"{number:06d}-{_digest(unnamed)}")
-        (self._folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+        (self._folder / "manifest.json").write_text(_written(manifest), encoding="utf-8")
         _verify_by_searching(self._folder)
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
@@ -281,7 +281,8 @@ def remove_litter(data_dir: Path) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Read a snapshot's manifest. Raises: SnapshotDamaged."""
     try:
-        data: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        data: dict[str, Any] = json.loads(text)
         if data.get("format") != FORMAT:
             raise SnapshotDamaged(folder.name, f"its format is {data.get('format')!r}, this version reads {FORMAT}")
         manifest = Manifest(**{**data, "embedder": EmbedderStamp(**data["embedder"])})
@@ -289,9 +290,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise SnapshotDamaged(folder.name, f"manifest.json cannot be read ({type(error).__name__})") from error
     if manifest.id != folder.name:
         raise SnapshotDamaged(folder.name, f"its manifest is that of {manifest.id!r}")
-    if not manifest.id.endswith(f"-{_digest(manifest)}"):
+    if not manifest.id.endswith(f"-{_digest(manifest)}") or text != _written(manifest):
         raise SnapshotDamaged(folder.name, "its manifest was changed")
     return manifest
+
+
+def _written(manifest: Manifest) -> str:
+    """The manifest as it stands on disk, to the last byte."""
+    return json.dumps(asdict(manifest), indent=1) + "\n"
 
 
 def _digest(manifest: Manifest) -> str:

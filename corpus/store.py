@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.errors import SnapshotDamaged
-from corpus.types import Chunk, Document, Mask, Ordinals, Passage, Section
+from corpus.types import Chunk, Document, Mask, Ordinals, Passage, Section, chunk_id_of, version_of
 
 SCHEMA = """
 CREATE TABLE files (
@@ -52,6 +52,13 @@ PASSAGE_COLUMNS = """
 PASSAGE_TABLES = "FROM chunks c JOIN documents d USING (number)"
 DOCUMENT_COLUMNS = "document_id, version, collection, source, title, text, sections, format, language, groups, label, metadata"
 LONGEST_FACET = 200
+
+ORPHANS = {
+    "chunk": "SELECT chunk_id FROM chunks WHERE number NOT IN (SELECT number FROM documents)",
+    "group": "SELECT name FROM document_groups WHERE number NOT IN (SELECT number FROM documents)",
+    "facet": "SELECT field FROM facets WHERE number NOT IN (SELECT number FROM documents)",
+}
+"""Rows that say of no document what they say."""
 
 Row = tuple[Any, ...]
 """What a statement asked for, as SQLite gives it."""
@@ -303,6 +310,10 @@ class Store:
         """The labels that stand on any document, whoever may see it."""
         return [label for (label,) in self._rows("SELECT DISTINCT label FROM documents", [])]
 
+    def groups(self) -> list[str]:
+        """The groups that may see any document."""
+        return [name for (name,) in self._rows("SELECT DISTINCT name FROM document_groups ORDER BY name")]
+
     def files(self) -> Iterator[FileRecord]:
         """The files that the snapshot was made from."""
         for row in self._rows("SELECT collection, path, size_bytes, content_hash, rules_hash FROM files"):
@@ -332,16 +343,44 @@ class Store:
         return found
 
     def check(self) -> list[str]:
-        """What is inconsistent: SQLite's own check, ordinals, offsets that do not give back their text."""
-        problems = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
-        ordinals = [row[0] for row in self._rows("SELECT ordinal FROM chunks ORDER BY ordinal")]
-        if ordinals != list(range(len(ordinals))):
-            problems.append("chunk ordinals are not 0..N-1")
-        for document_id, text in self._rows("SELECT document_id, text FROM documents"):
-            for passage in self.passages_of(document_id):
-                if text[passage.start : passage.end] != passage.text:
-                    problems.append(f"chunk {passage.chunk_id} is not its span of the document")
+        """What is inconsistent, by name: SQLite's own check, rows that belong to nothing, ordinals, ids, offsets, groups."""
+        try:
+            problems = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+            for what, sql in ORPHANS.items():
+                problems += [f"{what} {str(name)!r} belongs to no document" for (name,) in self._rows(sql)]
+            ordinals = [row[0] for row in self._rows("SELECT ordinal FROM chunks ORDER BY ordinal")]
+            if ordinals != list(range(len(ordinals))):
+                problems.append("chunk ordinals are not 0..N-1")
+            numbers = [row[0] for row in self._rows("SELECT number FROM documents ORDER BY number")]
+            if numbers != list(range(len(numbers))):
+                return [*problems, "document numbers are not 0..N-1"]
+            first = 0
+            for number in numbers:
+                problems += self._check_document(number, first)
+                first += int(self._counts[number])
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            problems = [f"chunks.db cannot be read ({error})"]
         return problems
+
+    def _check_document(self, number: int, first: int) -> Iterator[str]:
+        row = self._rows(f"SELECT {DOCUMENT_COLUMNS}, first_ordinal FROM documents WHERE number = ?", [number])[0]  # noqa: S608 - constants
+        document, passages = _document(row[:-1]), self.passages_of(row[0])
+        name = f"document {document.document_id} ({document.source!r})"
+        if document.version != version_of(document.title, document.text):
+            yield f"{name} is not its version {document.version}"
+        ordinals = [passage.ordinal for passage in passages]
+        if row[-1] != first or ordinals != list(range(first, first + int(self._counts[number]))):
+            yield f"{name} has other chunks than it says"
+        groups = [name for (name,) in self._rows("SELECT name FROM document_groups WHERE number = ?", [number])]
+        if set(groups) != set(document.groups):
+            yield f"{name} is visible to {sorted(groups)} and says {sorted(document.groups)}"
+        for passage in passages:
+            if document.text[passage.start : passage.end] != passage.text:
+                yield f"chunk {passage.chunk_id} is not its span of the document"
+            if passage.chunk_id != chunk_id_of(document.document_id, document.version, passage.start, passage.end):
+                yield f"chunk {passage.chunk_id} has not the id of its document, version and span"
+            if (passage.groups, passage.label) != (document.groups, document.label):
+                yield f"chunk {passage.chunk_id} has other groups or another label than its document"
 
 
 def _passage(row: Row) -> Passage:
