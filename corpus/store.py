@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.errors import SnapshotDamaged
+from corpus.errors import NotWritten, SnapshotDamaged
 from corpus.types import Chunk, Document, Mask, Ordinals, Passage, Section, chunk_id_of, version_of
 
 SCHEMA = """
@@ -120,29 +121,37 @@ def facets_of(document: Document) -> dict[str, tuple[str, ...]]:
 
 
 class StoreWriter:
-    """Writes a new chunks.db. `close` vacuums it; nothing is ever added to a closed one."""
+    """Writes a new chunks.db. `close` vacuums it; nothing is ever added to a closed one. Every call may raise NotWritten."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;" + SCHEMA)
-        self._connection.execute("BEGIN")
+        self._path = path
+        with self._writing():
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;" + SCHEMA)
+            self._connection.execute("BEGIN")
         self.documents = 0
         self.chunks = 0
 
     def add_file(self, file: FileRecord) -> None:
         """Note a file that was read, whole or in part, or that failed."""
-        self._connection.execute(
-            "INSERT INTO files VALUES (:collection, :path, :size_bytes, :content_hash, :rules_hash)", asdict(file)
-        )
+        with self._writing():
+            self._connection.execute(
+                "INSERT INTO files VALUES (:collection, :path, :size_bytes, :content_hash, :rules_hash)", asdict(file)
+            )
 
     def add_failure(self, failure: Failure) -> None:
         """Note what could not be read."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO failures VALUES (:collection, :path, :item, :reason, :advice)", asdict(failure)
-        )
+        with self._writing():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (:collection, :path, :item, :reason, :advice)", asdict(failure)
+            )
 
     def add_document(self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes]) -> int:
         """Add a document of the file `path` with its chunks, in order. Returns the ordinal of its first chunk."""
+        with self._writing():
+            return self._add_document(path, document, chunks, input_hashes)
+
+    def _add_document(self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes]) -> int:
         number, first = self.documents, self.chunks
         groups = json.dumps(document.groups, ensure_ascii=False)
         self._connection.execute(
@@ -177,9 +186,22 @@ class StoreWriter:
 
     def close(self) -> None:
         """Commit, vacuum and close."""
-        self._connection.execute("COMMIT")
-        self._connection.execute("VACUUM")
-        self._connection.close()
+        with self._writing():
+            self._connection.execute("COMMIT")
+            self._connection.execute("VACUUM")
+            self._connection.close()
+
+    def abandon(self) -> None:
+        """Close what will not be completed."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise NotWritten(str(self._path), str(error)) from error
 
 
 class Store:
