@@ -328,6 +328,15 @@ class Store:
         )
         return dict(rows)
 
+    def present(self, document_ids: Sequence[str]) -> set[str]:
+        """Those of some documents that stand here, whoever may see them."""
+        found: set[str] = set()
+        for begin in range(0, len(document_ids), 500):
+            part = list(document_ids[begin : begin + 500])
+            sql = f"SELECT document_id FROM documents WHERE document_id IN ({', '.join('?' * len(part))})"  # noqa: S608 - only question marks
+            found |= {document_id for (document_id,) in self._rows(sql, part)}
+        return found
+
     def labels_in_use(self) -> list[str]:
         """The labels that stand on any document, whoever may see it."""
         return [label for (label,) in self._rows("SELECT DISTINCT label FROM documents", [])]

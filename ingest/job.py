@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import filelock
-
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.embedders.weights import find_model, fingerprint_of
-from corpus.errors import ArchivistError, ConfigError, DocumentError, LockHeld, NoSnapshot, SnapshotDamaged
+from corpus.errors import ArchivistError, ConfigError, DocumentError, NoSnapshot, SnapshotDamaged
 from corpus.language import detect_language
 from corpus.settings import LabelSettings, SearchSettings
 from corpus.snapshot import (
@@ -33,16 +31,18 @@ from ingest.chunking import chunk_document, embedder_input, remembering
 from ingest.isolation.pool import Readers
 from ingest.isolation.process import Disturbed
 from ingest.labels import Access, access_of_file, access_of_row
+from ingest.lock import locked
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
 from ingest.readers.read import READER_VERSION, format_of
 from ingest.report import Event, Listener, Report, Step
 from ingest.settings import JobSettings
 from ingest.sources.folder import SourceFile, walk
-from ingest.vectors import VectorSource, input_hash
+from ingest.vectors import VectorSource, forget, input_hash
 
 CHUNKER_VERSION = 1
 BATCH_CHUNKS = 128
+WORK = "work/embeddings.db"
 
 
 def run(settings: JobSettings, listener: Listener = lambda event: None) -> Report:
@@ -53,22 +53,14 @@ def run(settings: JobSettings, listener: Listener = lambda event: None) -> Repor
     """
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"data_dir {str(settings.data_dir)!r} cannot be made ({error.strerror}); name another") from error
-    path = settings.data_dir / "ingest.lock"
-    try:
-        with filelock.FileLock(path, timeout=0):
-            remove_litter(settings.data_dir)
-            parent = _open_parent(settings.data_dir)
-            try:
-                return _Run(settings, listener, parent).run()
-            finally:
-                if parent is not None:
-                    parent.close()
-    except filelock.Timeout as error:
-        raise LockHeld(str(path)) from error
+    with locked(settings.data_dir):
+        remove_litter(settings.data_dir)
+        parent = _open_parent(settings.data_dir)
+        try:
+            return _Run(settings, listener, parent).run()
+        finally:
+            if parent is not None:
+                parent.close()
 
 
 @dataclass(slots=True)
@@ -120,7 +112,7 @@ class _Run:
     def _build(self, files: list[tuple[SourceFile, Access, FileRecord]], todo: Plan) -> Report:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
-        vectors = VectorSource(settings.data_dir / "work" / "embeddings.db", self.parent, self._load, dimension)
+        vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
         stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension)
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, _making(settings))
         kept = set(todo.kept) if self.base else set()
@@ -178,6 +170,8 @@ class _Run:
     def _unchanged(self, base: OpenSnapshot, todo: Plan) -> Report:
         if self.parent is not None and self._is_not_current(base):
             point_to(self.settings.data_dir, base.id)
+        # A run that died right behind publishing left it.
+        forget(self.settings.data_dir / WORK)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,

@@ -74,8 +74,13 @@ class VectorSource:
         """Close the work file, and remove it where the run came to its end."""
         self._connection.close()
         if finished:
-            for suffix in ("", "-journal", "-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            forget(self._path)
+
+
+def forget(work: Path) -> None:
+    """Remove a work file that no run needs any more: vectors are as confidential as their texts."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        Path(f"{work}{suffix}").unlink(missing_ok=True)
 
 
 def _open_work(path: Path) -> sqlite3.Connection:
