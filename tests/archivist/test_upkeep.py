@@ -21,11 +21,11 @@ from app.llm.backend import Usage
 from app.state.erasure import ERASED, erase_answers
 from app.state.state import State
 from archivist.cli import app as cli
+from corpus.embedders.embedder import Embedder
 from corpus.lexical import LexicalFilter
 from corpus.settings import RetentionSettings, SearchSettings
 from corpus.snapshot import current_id, open_current, snapshot_ids
 from corpus.types import Passage
-from ingest import job
 from ingest.lock import locked
 from ingest.vectors import VectorSource, input_hash
 from tests.conftest import Run
@@ -97,7 +97,7 @@ def given(document_id: str, version: str, text: str) -> Answer:
 
 
 @pytest.fixture
-def told(tmp_path: Path, run: Run) -> tuple[Path, Path, dict[str, bytes]]:
+def told(tmp_path: Path, run: Run, embedder: Embedder) -> tuple[Path, Path, dict[str, bytes]]:
     """A data folder that holds the canary in every place it can, its configuration, and the canary's spellings."""
     source = write_files(tmp_path / "documents", {"other.md": "# Other\n\nSomething else.\n", "secret.md": SECRET})
     data = tmp_path / "data"
@@ -109,7 +109,7 @@ def told(tmp_path: Path, run: Run) -> tuple[Path, Path, dict[str, bytes]]:
     (stored,) = snapshot.dense.vectors(np.array([p.ordinal for p in snapshot.store.passages_of(secret.document_id)]))
     snapshot.close()
     # A run that died has left vectors for the next one, of the canary among others.
-    work = VectorSource(data / "work" / "embeddings.db", None, lambda: job.open_embedder(settings.embedder), len(stored))
+    work = VectorSource(data / "work" / "embeddings.db", None, lambda: embedder, len(stored))
     work.vectors([CANARY], [input_hash("f", CANARY)])
     work.vectors([SECRET], [input_hash("f", SECRET)])
     work._keep([(b"k", stored.astype(np.float16).tobytes())])

@@ -49,10 +49,10 @@ DAMAGES: dict[str, tuple[str, str]] = {
     "an offset": ('UPDATE chunks SET start = start + 1 WHERE ordinal = 2', "is not its span of the document"),
     "a text": ("UPDATE documents SET text = text || ' more' WHERE number = 1", "is not its version"),
     "a group": ("DELETE FROM document_groups WHERE number = 0", "is visible to [] and says"),
-    "another group": ("UPDATE chunks SET groups = '[\"everyone\"]' WHERE groups != '[\"everyone\"]'", "other groups or another label"),
+    "another group": ("UPDATE chunks SET groups = '[\"x\"]' WHERE ordinal = 0", "other groups or another label"),
     "a label": ("UPDATE chunks SET label = 'public' WHERE ordinal = 0", "other groups or another label"),
     "a chunk without a document": ("UPDATE chunks SET number = 9999 WHERE ordinal = 1", "belongs to no document"),
-    "a group without a document": ("INSERT INTO document_groups VALUES ('nobody', 9999)", "group 'nobody' belongs to no document"),
+    "a lone group": ("INSERT INTO document_groups VALUES ('nobody', 9999)", "group 'nobody' belongs to no document"),
     "a facet without a document": ("INSERT INTO facets VALUES ('f', 'v', 9999)", "facet 'f' belongs to no document"),
     "an ordinal": ("DELETE FROM chunks WHERE ordinal = 3", "chunk ordinals are not 0..N-1"),
     "an id": ("UPDATE chunks SET chunk_id = chunk_id || '0' WHERE ordinal = 0", "has not the id of its document"),
@@ -149,7 +149,7 @@ def damaged(random_: random.Random, data: bytes) -> tuple[str, bytes]:
 
 
 def damage_files(data_dir: Path, count: int, seed: int) -> int:
-    """Damage a published file `count` times, each time another way, and put it right again. Returns how often it was refused."""
+    """Damage a published file `count` times, each time another way, and mend it. Returns how often it was refused."""
     random_ = random.Random(seed)
     first, second = snapshot_ids(data_dir)
     folder = data_dir / "snapshots" / second

@@ -53,7 +53,8 @@ class HashedWords:
             for word in text.lower().split():
                 digest = hashlib.sha256(word.encode()).digest()
                 found[row, digest[0] % DIMENSION] += 1 if digest[1] % 2 else -1
-        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+        unit: Vectors = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+        return unit
 
     embed_queries = embed_documents
 
@@ -175,7 +176,8 @@ class Runs:
         self._errors = errors
         self._file = errors.open("wb")
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._file, text=True,
+            [sys.executable, "-c", SERVER],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._file, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         )  # fmt: skip
 
@@ -185,7 +187,13 @@ class Runs:
         assert self._server.stdout is not None
         self._server.stdin.write(f"{data}\t{documents}\t{'stop' if stopped else ''}\n")
         self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        pid = int(self._server.stdout.readline())
+        deadline = time.monotonic() + 20
+        # A SIGCONT that came before it stopped would be lost.
+        while stopped and "\nState:\tT" not in Path(f"/proc/{pid}/status").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        return pid
 
     def end(self) -> int:
         """Wait for the run; returns its exit status, below 0 the signal that ended it."""

@@ -43,9 +43,9 @@ def package(parts: dict[str, str | bytes]) -> bytes:
 def word(document: str | bytes, extra: dict[str, str | bytes] | None = None, relations: str = "") -> bytes:
     """A Word document with one main part."""
     return package({
-        "[Content_Types].xml": f'<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension='
-        f'"rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default Extension="bin" ContentType='
-        f'"application/octet-stream"/><Override PartName="/word/document.xml" ContentType="{WORD}"/></Types>',
+        "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default '
+        'Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        f'<Override PartName="/word/document.xml" ContentType="{WORD}"/></Types>',
         "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship '
         'Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
         'Target="word/document.xml"/></Relationships>',
@@ -72,7 +72,8 @@ def pdf(*objects: str) -> bytes:
         out += f"{number} 0 obj\n{content}\nendobj\n".encode("latin-1")
     table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
     size = len(objects) + 1
-    out += f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer <</Size {size}/Root 1 0 R>>\nstartxref\n{len(out)}\n%%EOF".encode()
+    end = f"trailer <</Size {size}/Root 1 0 R>>\nstartxref\n{len(out)}\n%%EOF"
+    out += f"xref\n0 {size}\n0000000000 65535 f \n{table}{end}".encode()
     return bytes(out)
 
 
@@ -93,8 +94,8 @@ def hostile_files(canary: Path, port: int) -> dict[str, bytes]:
     zeros = word(b"<a>" + b" " * 60_000_000)
     nested = package({"word/document.xml": body("nested"), **{f"word/{n}.zip": zeros for n in range(3)}})
     sheet = (
-        '<?xml version="1.0"?>{}<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData><row r="1">'
-        '<c r="A1" t="inlineStr"><is><t>{}</t></is></c></row></sheetData></worksheet>'
+        '<?xml version="1.0"?>{}<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+        '<row r="1"><c r="A1" t="inlineStr"><is><t>{}</t></is></c></row></sheetData></worksheet>'
     )
     relation = (
         '<Relationship Id="{}" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/{}" Target="{}" '
@@ -116,21 +117,24 @@ def hostile_files(canary: Path, port: int) -> dict[str, bytes]:
         "laughs.xlsx": package({"xl/worksheets/sheet1.xml": sheet.format(LAUGHS, "&j;"), "xl/workbook.xml": LAUGHS}),
         "xxe.pptx": package({"ppt/presentation.xml": f"{xxe}<a>&x;</a>"}),
         "laughs.html": f"{LAUGHS}<html><body><p>&j; words</p></body></html>".encode(),
-        "fetch.html": (f'<!DOCTYPE html><html><head><link rel="stylesheet" href="{url}"><script src="{url}"></script></head><body>'
-                       f'<iframe src="{file}"></iframe><img src="{url}"><object data="{file}"></object><p>words</p></body></html>'
+        "fetch.html": (f'<!DOCTYPE html><html><head><link rel="stylesheet" href="{url}"><script src="{url}"></script></head>'
+                       f'<body><iframe src="{file}"></iframe><img src="{url}"><object data="{file}"></object>'
+                       '<p>words</p></body></html>'
                        ).encode(),
         "deep.html": b"<html><body>" + b"<div>" * 200_000 + b"words",
         "deep.md": b"> " * 50_000 + b"words\n",
         "deep.jsonl": b'{"id": "1", "text": ' + b"[" * 200_000 + b"\n",
         "aliases.md": b"---\na: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
-            f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n".encode() for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+            f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n".encode()
+            for before, name in zip("abcdefgh", "bcdefghi", strict=True)
         ) + b"---\n# Title\n\nwords\n",
         "python.md": b"---\ntitle: !!python/object/apply:os.system ['echo canary']\n---\n# Title\n\nwords\n",
         "formula.csv": f"name,value\n=cmd|'/c calc'!A1,\"=HYPERLINK(\"\"{url}\"\")\"\n@SUM(1),-1+1\n".encode(),
         "parts.eml": b"Subject: deep\r\nMIME-Version: 1.0\r\n" + b"".join(
             f'Content-Type: multipart/mixed; boundary="b{n}"\r\n\r\n--b{n}\r\n'.encode() for n in range(2000)
         ) + b"Content-Type: text/plain\r\n\r\nwords\r\n",
-        "external.eml": f'Subject: out\r\nContent-Type: message/external-body; access-type=URL; URL="{url}"\r\n\r\nwords\r\n'.encode(),
+        "external.eml": b"Subject: out\r\nContent-Type: message/external-body; access-type=URL; "
+                        + f'URL="{url}"\r\n\r\nwords\r\n'.encode(),
         "kids-loop.pdf": pdf("<</Type/Catalog/Pages 2 0 R>>", "<</Type/Pages/Kids[2 0 R 2 0 R]/Count 1000000>>"),
         "form-loop.pdf": pdf(*page_with("/X Do BT /F 9 Tf (words) Tj ET")),
         "outline-loop.pdf": pdf("<</Type/Catalog/Pages 2 0 R/Outlines 3 0 R>>", "<</Type/Pages/Kids[]/Count 0>>",
