@@ -40,7 +40,9 @@ class DenseWriter:
         """Write the file. Raises: NotWritten."""
         try:
             faiss.write_index(self._index, str(path))
-        except RuntimeError as error:
+            # It reports a full disk only to stderr where the last part does not fit.
+            DenseIndex(path)
+        except (RuntimeError, SnapshotDamaged) as error:
             raise NotWritten(str(path), "faiss could not write all of it") from error
 
 

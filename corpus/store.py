@@ -127,8 +127,8 @@ class StoreWriter:
         self._path = path
         with self._writing():
             self._connection = sqlite3.connect(path, isolation_level=None)
-            self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;" + SCHEMA)
-            self._connection.execute("BEGIN")
+            # One transaction from the first table on: each of its own would be made durable.
+            self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; BEGIN;" + SCHEMA)
         self.documents = 0
         self.chunks = 0
 

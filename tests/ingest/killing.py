@@ -150,7 +150,9 @@ import os, signal, sys
 from pathlib import Path
 import faiss, tantivy
 from tests.ingest import killing
+from corpus.language import detect_language
 from ingest import job
+detect_language("Loading its model writes to /tmp, which is not what is tested here.")
 for line in sys.stdin:
     data, documents, stop = line.rstrip("\\n").split("\\t")
     pid = os.fork()

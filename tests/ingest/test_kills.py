@@ -90,15 +90,15 @@ def kill_randomly(runs: Runs, field: Field, count: int, seed: int) -> int:
 def test_a_kill_at_some_calls_converges(runs: Runs, field: Field, points: list[tuple[str, int]]) -> None:
     """A1: at a sample of the writes, fsyncs, renames and unlinks of a run."""
     renames = [point for point in points if point[0].startswith("rename")]
-    others = random.Random(SEED).sample([point for point in points if point not in renames], 6)
-    chosen = [*renames[-2:], *others]
+    others = random.Random(SEED).sample([point for point in points if point not in renames], 4)
+    chosen = [renames[-1], *others]
     # How often a call comes may differ by one between two runs.
     assert kill_at(runs, field, chosen) >= len(chosen) - 1
 
 
 def test_a_kill_at_some_time_converges(runs: Runs, field: Field) -> None:
     """A1: at random times, and the mending run too."""
-    assert kill_randomly(runs, field, 4, SEED) >= 1
+    assert kill_randomly(runs, field, 3, SEED) >= 1
 
 
 @pytest.mark.nightly
@@ -126,6 +126,7 @@ def fail_at(runs: Runs, field: Field, points: list[tuple[str, int]], error: str)
     refused = 0
     for call, number in points:
         status, data = injected(runs, field, f"{call}:error={error}:when={number}")
+        # What SQLite does not look at, the fsync of a folder, is done again before publishing.
         assert status in (0, 1), (call, number, runs.errors()[-500:])
         refused += status
         if status == 1:
@@ -147,14 +148,14 @@ def writing(points: list[tuple[str, int]], *calls: str) -> list[tuple[str, int]]
 def test_an_io_error_at_some_calls_publishes_nothing_half(runs: Runs, field: Field, points: list[tuple[str, int]]) -> None:
     """A4: an fsync or a rename that fails is a clear error, and the old snapshot serves."""
     syncs = writing(points, "fsync", "fdatasync")
-    chosen = [*random.Random(SEED).sample(syncs, 2), syncs[-1], writing(points, "rename", "renameat", "renameat2")[-1]]
-    assert fail_at(runs, field, chosen, "EIO") >= 3
+    chosen = [random.Random(SEED).choice(syncs), syncs[-1], writing(points, "rename", "renameat", "renameat2")[-1]]
+    assert fail_at(runs, field, chosen, "EIO") >= 2
 
 
 @needs_strace
 def test_a_full_disk_at_some_calls_publishes_nothing_half(runs: Runs, field: Field, points: list[tuple[str, int]]) -> None:
     """A3: a write that finds no space."""
-    fail_at(runs, field, random.Random(SEED).sample(writing(points, "pwrite64", "write"), 3), "ENOSPC")
+    fail_at(runs, field, random.Random(SEED).sample(writing(points, "pwrite64", "write"), 2), "ENOSPC")
 
 
 @pytest.mark.nightly
@@ -214,7 +215,7 @@ def full_disk(field: Field, disk: Path, steps: int) -> int:
 
 def test_a_full_disk_leaves_the_old_snapshot_and_the_next_run_mends_it(field: Field, small_disk: Path) -> None:
     """A3: a real file system without space; after it was made nothing has to be repaired by hand."""
-    assert full_disk(field, small_disk, 4) >= 2
+    assert full_disk(field, small_disk, 3) >= 2
 
 
 @pytest.mark.nightly
