@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,8 @@ def kill_randomly(runs: Runs, field: Field, count: int, seed: int) -> int:
         for _ in range(1 + (number % 3 == 0)):
             pid = runs.start(data, field.documents)
             time.sleep(random_.uniform(0, whole_s))
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it had ended before
+                os.kill(pid, signal.SIGKILL)
             killed += runs.end() == -signal.SIGKILL
         field.check_behind(data)
     return killed
