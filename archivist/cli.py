@@ -25,6 +25,7 @@ from archivist.config_check import check_config
 from archivist.evaluate import evaluate_app
 from archivist.fake_llm import fake_llm
 from archivist.settings import Settings, find_config, load_settings
+from archivist.upkeep import purge_snapshots, verify_snapshot
 from corpus.errors import ArchivistError, ConfigError, LockHeld
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DOCUMENTS_FAILED, EXIT_LOCKED = 1, 2, 3, 5
@@ -296,25 +297,8 @@ def list_snapshots(config: ConfigOption = None, data: DataOption = None, as_json
         _print(f"{mark} {manifest.id}  {manifest.created_at}  {counts}  {manifest.embedder.model}")
 
 
-@snapshots_app.command("verify")
-def verify_snapshot(
-    snapshot: Annotated[str | None, typer.Argument(help="Id of a snapshot; the current one if left out.")] = None,
-    config: ConfigOption = None,
-    data: DataOption = None,
-) -> None:
-    """Check a snapshot: hashes, counts, offsets, the three stores against each other."""
-    from corpus.errors import SnapshotDamaged
-    from corpus.snapshot import current_id, open_snapshot
-
-    settings = _settings(config, data)
-    opened = open_snapshot(settings.data_dir, snapshot or current_id(settings.data_dir), settings.search)
-    try:
-        problems = opened.store.check()
-        if problems:
-            raise SnapshotDamaged(opened.id, "; ".join(problems[:5]))
-        _print(f"{opened.id} is whole: {opened.manifest.documents} documents, {opened.manifest.chunks} chunks.")
-    finally:
-        opened.close()
+snapshots_app.command("verify")(verify_snapshot)
+snapshots_app.command("purge")(purge_snapshots)
 
 
 @config_app.command("show")

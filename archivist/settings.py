@@ -28,6 +28,7 @@ from app.settings import (
 )
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
+from ingest.isolation.settings import IsolationSettings
 from ingest.settings import ChunkingSettings, JobSettings, SourceSettings
 
 PREFIX = "ARCHIVIST_"
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     sources: tuple[SourceSettings, ...] = Field(default=(), description="What the job reads.")
     labels: LabelSettings = Field(default_factory=LabelSettings, description="How confidential a document can be.")
     chunking: ChunkingSettings = Field(default_factory=ChunkingSettings, description="How documents are cut.")
+    isolation: IsolationSettings = Field(default_factory=IsolationSettings, description="What reading a file may use.")
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="The embedding model.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="How long snapshots are kept.")
     search: SearchSettings = Field(default_factory=SearchSettings, description="How passages are found.")
@@ -89,7 +91,7 @@ class Settings(BaseSettings):
                     raise ConfigError(f"source {source.collection!r}: label {label!r} is not in labels.order; known: {known}")
         return JobSettings(
             data_dir=self.data_dir, sources=self.sources, labels=self.labels, embedder=self.embedder,
-            chunking=self.chunking, retention=self.retention,
+            chunking=self.chunking, retention=self.retention, isolation=self.isolation,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.errors import EmbedderMismatch, SnapshotDamaged
+from corpus.errors import EmbedderMismatch, NotWritten, SnapshotDamaged
 from corpus.types import Mask, Ordinals, Vector, Vectors
 
 TYPICAL_SPREAD = 0.117
@@ -37,8 +37,13 @@ class DenseWriter:
         self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
 
     def write(self, path: Path) -> None:
-        """Write the file."""
-        faiss.write_index(self._index, str(path))
+        """Write the file. Raises: NotWritten."""
+        try:
+            faiss.write_index(self._index, str(path))
+            # It reports a full disk only to stderr where the last part does not fit.
+            DenseIndex(path)
+        except (RuntimeError, SnapshotDamaged) as error:
+            raise NotWritten(str(path), "faiss could not write all of it") from error
 
 
 class DenseIndex:

@@ -15,6 +15,7 @@ ArchivistError
 ├── LockHeld               another run is at work; wait for it (exit 5)
 ├── SnapshotError          look at the data folder
 │   ├── NoSnapshot           run the job first
+│   ├── NotWritten           the disk is full or failing; mend it and run again
 │   └── SnapshotDamaged      a file is not what was published; ingest again or activate an older one
 ├── EmbedderError          look at the embedding model
 │   ├── ModelNotFound        install it, or name another
@@ -145,6 +146,17 @@ class NoSnapshot(SnapshotError):
     def __init__(self, data_dir: str) -> None:
         self.data_dir = data_dir
         super().__init__(f"no snapshot in {data_dir!r}; run `archivist ingest` first")
+
+
+class NotWritten(SnapshotError):
+    """A file of the data folder could not be written; what is in service is as it was."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(
+            f"{path!r} cannot be written ({reason}); free space on the disk or mend it and run again: "
+            "the snapshot in service is untouched, and what was embedded is kept"
+        )
 
 
 class SnapshotDamaged(SnapshotError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import tantivy
 from numpy.typing import NDArray
 from tantivy import Filter, Occur, Query, Schema, SchemaBuilder, TextAnalyzer, TextAnalyzerBuilder, Tokenizer
 
-from corpus.errors import SnapshotDamaged
+from corpus.errors import NotWritten, SnapshotDamaged
 from corpus.types import Ordinals
 from corpus.words import FUNCTION_WORDS, WORD, function_words
 
@@ -100,17 +101,28 @@ def facet(field: str, value: str) -> str:
     return f"{field}\x1f{value}"
 
 
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Translates what tantivy raises where the disk is full or failing: a ValueError with its own words, whatever it is."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise NotWritten(str(folder), " ".join(str(error).split())[:200]) from error
+
+
 class LexicalWriter:
-    """Writes a new index. The fields (one a language) must be known from the start."""
+    """Writes a new index. The fields (one a language) must be known from the start. Every call may raise NotWritten."""
 
     def __init__(self, folder: Path, fields: Iterable[str]) -> None:
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=False)
         self._fields = sorted(set(fields) | {field_of("en"), field_of(None)})
-        self._index = tantivy.Index(_schema(self._fields), path=str(folder), reuse=False)
-        for field in self._fields:
-            self._index.register_tokenizer(field, _new_analyzer(field))
-        # One thread: a file then depends on nothing but its input.
-        self._writer = self._index.writer(heap_size=200_000_000, num_threads=1)
+        with _writing(folder):
+            self._index = tantivy.Index(_schema(self._fields), path=str(folder), reuse=False)
+            for field in self._fields:
+                self._index.register_tokenizer(field, _new_analyzer(field))
+            # One thread: a file then depends on nothing but its input.
+            self._writer = self._index.writer(heap_size=200_000_000, num_threads=1)
 
     def add(
         self, ordinal: int, text: str, language: str | None, groups: Sequence[str], facets: Mapping[str, Sequence[str]]
@@ -126,12 +138,14 @@ class LexicalWriter:
                 document.add_text("facets", facet(field, value))
         for identifier in identifiers(text):
             document.add_text("identifiers", identifier)
-        self._writer.add_document(document)
+        with _writing(self._folder):
+            self._writer.add_document(document)
 
     def close(self) -> None:
         """Make the index complete on disk."""
-        self._writer.commit()
-        self._writer.wait_merging_threads()
+        with _writing(self._folder):
+            self._writer.commit()
+            self._writer.wait_merging_threads()
 
 
 class LexicalFilter:
@@ -244,6 +258,15 @@ class LexicalIndex:
             for identifier in identifiers(text)
             if 0 < int(self._searcher.doc_freq("identifiers", identifier)) <= most
         ]
+
+    def ordinals(self) -> Ordinals:
+        """The ordinals of all that is in the index, in no order."""
+        hits = self._searcher.search(Query.all_query(), limit=max(1, self.size), count=False).hits
+        return np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
+
+    def count(self, only: LexicalFilter) -> int:
+        """How many chunks a filter admits."""
+        return self._count(only.query(self._schema))
 
     def rarity(self, term: str, language: str | None, only: LexicalFilter) -> float:
         """The inverse document frequency of a stemmed term among the visible chunks; the highest where none has it."""

@@ -12,7 +12,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.embedders.weights import file_sha256
-from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged, SnapshotError
+from corpus.errors import EmbedderMismatch, NoSnapshot, NotWritten, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
@@ -31,7 +32,7 @@ from corpus.types import Chunk, Document, Vectors
 
 FORMAT = 1
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
-BUILDING = ".building-"
+BUILDING, REMOVING = ".building-", ".removing-"
 SAMPLE = 20
 
 
@@ -66,7 +67,8 @@ class SnapshotWriter:
     def __init__(self, data_dir: Path, parent: str | None, embedder: EmbedderStamp, chunking: Mapping[str, int]) -> None:
         self._data_dir, self._parent, self._embedder, self._chunking = data_dir, parent, embedder, dict(chunking)
         self._folder = data_dir / "snapshots" / f"{BUILDING}{secrets.token_hex(4)}"
-        self._folder.mkdir(parents=True)
+        with _writing(self._folder):
+            self._folder.mkdir(parents=True)
         self._store = StoreWriter(self._folder / "chunks.db")
         self._dense = DenseWriter(embedder.dimension)
         self._failures = 0
@@ -98,8 +100,12 @@ class SnapshotWriter:
         """Complete the files, verify them by opening and searching, and make the snapshot the current one.
 
         Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
-        Raises: SnapshotDamaged where the verification fails; nothing is published then.
+        Raises: SnapshotDamaged where the verification fails, NotWritten; nothing is published then.
         """
+        with _writing(self._folder):
+            return self._publish()
+
+    def _publish(self) -> Manifest:
         self._store.close()
         self._dense.write(self._folder / "dense.faiss")
         self._write_lexical()
@@ -117,7 +123,7 @@ class SnapshotWriter:
             files=_hash_files(self._folder),
         )
         manifest = replace(unnamed, id=f"{number:06d}-{_digest(unnamed)}")
-        (self._folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+        (self._folder / "manifest.json").write_text(_written(manifest), encoding="utf-8")
         _verify_by_searching(self._folder)
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
@@ -133,6 +139,7 @@ class SnapshotWriter:
             served = current_id(self._data_dir) == self._folder.name
         except SnapshotError:
             served = False
+        self._store.abandon()
         if not served:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -249,14 +256,22 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
 
 
 def point_to(data_dir: Path, snapshot_id: str) -> None:
-    """Make a snapshot the current one, atomically."""
+    """Make a snapshot the current one, atomically. Raises: NotWritten."""
     beside = data_dir / f".CURRENT-{secrets.token_hex(4)}"
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(snapshot_id + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(data_dir / "CURRENT")
-    _sync_folder(data_dir)
+    with _writing(data_dir / "CURRENT"):
+        # The first time, the data folder itself is new.
+        _sync_folder(data_dir.resolve().parent)
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(snapshot_id + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(data_dir / "CURRENT")
+        except OSError:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+        _sync_folder(data_dir)
 
 
 def purge(data_dir: Path, keep: int) -> list[str]:
@@ -275,14 +290,16 @@ def purge(data_dir: Path, keep: int) -> list[str]:
 
 def remove_litter(data_dir: Path) -> None:
     """Remove what a killed run left. The caller holds the job's lock."""
-    for left in [*(data_dir / "snapshots").glob(f"{BUILDING}*"), *data_dir.glob(".CURRENT-*")]:
+    folder = data_dir / "snapshots"
+    for left in [*folder.glob(f"{BUILDING}*"), *folder.glob(f"{REMOVING}*"), *data_dir.glob(".CURRENT-*")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read a snapshot's manifest. Raises: SnapshotDamaged."""
     try:
-        data: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        data: dict[str, Any] = json.loads(text)
         if data.get("format") != FORMAT:
             raise SnapshotDamaged(folder.name, f"its format is {data.get('format')!r}, this version reads {FORMAT}")
         manifest = Manifest(**{**data, "embedder": EmbedderStamp(**data["embedder"])})
@@ -290,9 +307,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise SnapshotDamaged(folder.name, f"manifest.json cannot be read ({type(error).__name__})") from error
     if manifest.id != folder.name:
         raise SnapshotDamaged(folder.name, f"its manifest is that of {manifest.id!r}")
-    if not manifest.id.endswith(f"-{_digest(manifest)}"):
+    if not manifest.id.endswith(f"-{_digest(manifest)}") or text != _written(manifest):
         raise SnapshotDamaged(folder.name, "its manifest was changed")
     return manifest
+
+
+def _written(manifest: Manifest) -> str:
+    """The manifest as it stands on disk, to the last byte."""
+    return json.dumps(asdict(manifest), indent=1) + "\n"
 
 
 def _digest(manifest: Manifest) -> str:
@@ -310,12 +332,27 @@ def _remove_unused(folder: Path) -> bool:
     try:
         with (folder / "manifest.json").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
+            _remove(folder)
     except FileNotFoundError:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     except BlockingIOError:
         return False
     return True
+
+
+def _remove(folder: Path) -> None:
+    """Remove a snapshot; a crash on the way leaves no half of one under its name."""
+    doomed = folder.with_name(f"{REMOVING}{folder.name}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(str(path), error.strerror or type(error).__name__) from error
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

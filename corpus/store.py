@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.errors import SnapshotDamaged
-from corpus.types import Chunk, Document, Mask, Ordinals, Passage, Section
+from corpus.errors import NotWritten, SnapshotDamaged
+from corpus.types import Chunk, Document, Mask, Ordinals, Passage, Section, chunk_id_of, version_of
 
 SCHEMA = """
 CREATE TABLE files (
@@ -52,6 +53,13 @@ PASSAGE_COLUMNS = """
 PASSAGE_TABLES = "FROM chunks c JOIN documents d USING (number)"
 DOCUMENT_COLUMNS = "document_id, version, collection, source, title, text, sections, format, language, groups, label, metadata"
 LONGEST_FACET = 200
+
+ORPHANS = {
+    "chunk": "SELECT chunk_id FROM chunks WHERE number NOT IN (SELECT number FROM documents)",
+    "group": "SELECT name FROM document_groups WHERE number NOT IN (SELECT number FROM documents)",
+    "facet": "SELECT field FROM facets WHERE number NOT IN (SELECT number FROM documents)",
+}
+"""Rows that say of no document what they say."""
 
 Row = tuple[Any, ...]
 """What a statement asked for, as SQLite gives it."""
@@ -113,29 +121,37 @@ def facets_of(document: Document) -> dict[str, tuple[str, ...]]:
 
 
 class StoreWriter:
-    """Writes a new chunks.db. `close` vacuums it; nothing is ever added to a closed one."""
+    """Writes a new chunks.db. `close` vacuums it; nothing is ever added to a closed one. Every call may raise NotWritten."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL;" + SCHEMA)
-        self._connection.execute("BEGIN")
+        self._path = path
+        with self._writing():
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            # One transaction from the first table on: each of its own would be made durable.
+            self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; BEGIN;" + SCHEMA)
         self.documents = 0
         self.chunks = 0
 
     def add_file(self, file: FileRecord) -> None:
         """Note a file that was read, whole or in part, or that failed."""
-        self._connection.execute(
-            "INSERT INTO files VALUES (:collection, :path, :size_bytes, :content_hash, :rules_hash)", asdict(file)
-        )
+        with self._writing():
+            self._connection.execute(
+                "INSERT INTO files VALUES (:collection, :path, :size_bytes, :content_hash, :rules_hash)", asdict(file)
+            )
 
     def add_failure(self, failure: Failure) -> None:
         """Note what could not be read."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO failures VALUES (:collection, :path, :item, :reason, :advice)", asdict(failure)
-        )
+        with self._writing():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (:collection, :path, :item, :reason, :advice)", asdict(failure)
+            )
 
     def add_document(self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes]) -> int:
         """Add a document of the file `path` with its chunks, in order. Returns the ordinal of its first chunk."""
+        with self._writing():
+            return self._add_document(path, document, chunks, input_hashes)
+
+    def _add_document(self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes]) -> int:
         number, first = self.documents, self.chunks
         groups = json.dumps(document.groups, ensure_ascii=False)
         self._connection.execute(
@@ -170,9 +186,22 @@ class StoreWriter:
 
     def close(self) -> None:
         """Commit, vacuum and close."""
-        self._connection.execute("COMMIT")
-        self._connection.execute("VACUUM")
-        self._connection.close()
+        with self._writing():
+            self._connection.execute("COMMIT")
+            self._connection.execute("VACUUM")
+            self._connection.close()
+
+    def abandon(self) -> None:
+        """Close what will not be completed."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise NotWritten(str(self._path), str(error)) from error
 
 
 class Store:
@@ -315,9 +344,22 @@ class Store:
         )
         return dict(rows)
 
+    def present(self, document_ids: Sequence[str]) -> set[str]:
+        """Those of some documents that stand here, whoever may see them."""
+        found: set[str] = set()
+        for begin in range(0, len(document_ids), 500):
+            part = list(document_ids[begin : begin + 500])
+            sql = f"SELECT document_id FROM documents WHERE document_id IN ({', '.join('?' * len(part))})"  # noqa: S608 - only question marks
+            found |= {document_id for (document_id,) in self._rows(sql, part)}
+        return found
+
     def labels_in_use(self) -> list[str]:
         """The labels that stand on any document, whoever may see it."""
         return [label for (label,) in self._rows("SELECT DISTINCT label FROM documents", [])]
+
+    def groups(self) -> list[str]:
+        """The groups that may see any document."""
+        return [name for (name,) in self._rows("SELECT DISTINCT name FROM document_groups ORDER BY name")]
 
     def files(self) -> Iterator[FileRecord]:
         """The files that the snapshot was made from."""
@@ -348,16 +390,44 @@ class Store:
         return found
 
     def check(self) -> list[str]:
-        """What is inconsistent: SQLite's own check, ordinals, offsets that do not give back their text."""
-        problems = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
-        ordinals = [row[0] for row in self._rows("SELECT ordinal FROM chunks ORDER BY ordinal")]
-        if ordinals != list(range(len(ordinals))):
-            problems.append("chunk ordinals are not 0..N-1")
-        for document_id, text in self._rows("SELECT document_id, text FROM documents"):
-            for passage in self.passages_of(document_id):
-                if text[passage.start : passage.end] != passage.text:
-                    problems.append(f"chunk {passage.chunk_id} is not its span of the document")
+        """What is inconsistent, by name: SQLite's own check, rows that belong to nothing, ordinals, ids, offsets, groups."""
+        try:
+            problems = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+            for what, sql in ORPHANS.items():
+                problems += [f"{what} {str(name)!r} belongs to no document" for (name,) in self._rows(sql)]
+            ordinals = [row[0] for row in self._rows("SELECT ordinal FROM chunks ORDER BY ordinal")]
+            if ordinals != list(range(len(ordinals))):
+                problems.append("chunk ordinals are not 0..N-1")
+            numbers = [row[0] for row in self._rows("SELECT number FROM documents ORDER BY number")]
+            if numbers != list(range(len(numbers))):
+                return [*problems, "document numbers are not 0..N-1"]
+            first = 0
+            for number in numbers:
+                problems += self._check_document(number, first)
+                first += int(self._counts[number])
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            problems = [f"chunks.db cannot be read ({error})"]
         return problems
+
+    def _check_document(self, number: int, first: int) -> Iterator[str]:
+        row = self._rows(f"SELECT {DOCUMENT_COLUMNS}, first_ordinal FROM documents WHERE number = ?", [number])[0]  # noqa: S608 - constants
+        document, passages = _document(row[:-1]), self.passages_of(row[0])
+        name = f"document {document.document_id} ({document.source!r})"
+        if document.version != version_of(document.title, document.text):
+            yield f"{name} is not its version {document.version}"
+        ordinals = [passage.ordinal for passage in passages]
+        if row[-1] != first or ordinals != list(range(first, first + int(self._counts[number]))):
+            yield f"{name} has other chunks than it says"
+        groups = [name for (name,) in self._rows("SELECT name FROM document_groups WHERE number = ?", [number])]
+        if set(groups) != set(document.groups):
+            yield f"{name} is visible to {sorted(groups)} and says {sorted(document.groups)}"
+        for passage in passages:
+            if document.text[passage.start : passage.end] != passage.text:
+                yield f"chunk {passage.chunk_id} is not its span of the document"
+            if passage.chunk_id != chunk_id_of(document.document_id, document.version, passage.start, passage.end):
+                yield f"chunk {passage.chunk_id} has not the id of its document, version and span"
+            if (passage.groups, passage.label) != (document.groups, document.label):
+                yield f"chunk {passage.chunk_id} has other groups or another label than its document"
 
 
 def _passage(row: Row) -> Passage:

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import filelock
-
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.embedders.weights import find_model, fingerprint_of
-from corpus.errors import ArchivistError, ConfigError, DocumentError, LockHeld, NoSnapshot, SnapshotDamaged
+from corpus.errors import ArchivistError, ConfigError, DocumentError, NoSnapshot, SnapshotDamaged
 from corpus.language import detect_language
 from corpus.settings import LabelSettings, SearchSettings
 from corpus.snapshot import (
@@ -30,17 +28,21 @@ from corpus.snapshot import (
 from corpus.store import Failure, FileRecord
 from corpus.types import Chunk, Document, Vectors, document_id_of, version_of
 from ingest.chunking import chunk_document, embedder_input, remembering
+from ingest.isolation.pool import Readers
+from ingest.isolation.process import Disturbed
 from ingest.labels import Access, access_of_file, access_of_row
+from ingest.lock import locked
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
-from ingest.readers.read import READER_VERSION, format_of, read
+from ingest.readers.read import READER_VERSION, format_of
 from ingest.report import Event, Listener, Report, Step
 from ingest.settings import JobSettings
 from ingest.sources.folder import SourceFile, walk
-from ingest.vectors import VectorSource, input_hash
+from ingest.vectors import VectorSource, forget, input_hash
 
 CHUNKER_VERSION = 1
 BATCH_CHUNKS = 128
+WORK = "work/embeddings.db"
 
 
 def run(settings: JobSettings, listener: Listener = lambda event: None) -> Report:
@@ -51,22 +53,14 @@ def run(settings: JobSettings, listener: Listener = lambda event: None) -> Repor
     """
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"data_dir {str(settings.data_dir)!r} cannot be made ({error.strerror}); name another") from error
-    path = settings.data_dir / "ingest.lock"
-    try:
-        with filelock.FileLock(path, timeout=0):
-            remove_litter(settings.data_dir)
-            parent = _open_parent(settings.data_dir)
-            try:
-                return _Run(settings, listener, parent).run()
-            finally:
-                if parent is not None:
-                    parent.close()
-    except filelock.Timeout as error:
-        raise LockHeld(str(path)) from error
+    with locked(settings.data_dir):
+        remove_litter(settings.data_dir)
+        parent = _open_parent(settings.data_dir)
+        try:
+            return _Run(settings, listener, parent).run()
+        finally:
+            if parent is not None:
+                parent.close()
 
 
 @dataclass(slots=True)
@@ -118,17 +112,18 @@ class _Run:
     def _build(self, files: list[tuple[SourceFile, Access, FileRecord]], todo: Plan) -> Report:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
-        vectors = VectorSource(settings.data_dir / "work" / "embeddings.db", self.parent, self._load, dimension)
+        vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
         stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension)
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, _making(settings))
+        kept = set(todo.kept) if self.base else set()
         finished = False
+        readers = Readers(settings.isolation, [file for file, _, record in files if record not in kept])
         try:
-            kept = set(todo.kept)
             pending: list[_Item] = []
             # One order whatever was kept: the result then is that of a run from nothing.
             for file, rights, record in files:
                 base = self.base if record in kept else None
-                for item in self._from_parent(base, file) if base else self._from_file(file, rights):
+                for item in self._from_parent(base, file) if base else self._from_file(readers, file, rights):
                     pending.append(item)
                     if sum(len(waiting.inputs) for waiting in pending) >= BATCH_CHUNKS:
                         _flush(pending, vectors, writer)
@@ -147,6 +142,7 @@ class _Run:
             manifest = writer.publish()
             finished = True
         finally:
+            readers.close()
             vectors.close(finished=finished)
             if not finished:
                 writer.abandon()
@@ -168,11 +164,14 @@ class _Run:
             failures=tuple(sorted(self.failures, key=lambda failure: (failure.collection, failure.path, failure.item))),
             took_s=round(time.monotonic() - self.started, 3),
             purged=tuple(purged),
+            isolation=readers.isolation,
         )
 
     def _unchanged(self, base: OpenSnapshot, todo: Plan) -> Report:
         if self.parent is not None and self._is_not_current(base):
             point_to(self.settings.data_dir, base.id)
+        # A run that died right behind publishing left it.
+        forget(self.settings.data_dir / WORK)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
@@ -215,11 +214,11 @@ class _Run:
             self.document_ids.add(document.document_id)
             yield _Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
 
-    def _from_file(self, file: SourceFile, rights: Access) -> Iterator[_Item]:
+    def _from_file(self, readers: Readers, file: SourceFile, rights: Access) -> Iterator[_Item]:
         """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
-        for found in _extracts(file):
+        for found in readers.extracts(file):
             if isinstance(found, DocumentError):
-                if isinstance(found, _Disturbed):
+                if isinstance(found, Disturbed):
                     self.disturbed.add(file)
                 self._fail(file, found)
                 continue
@@ -305,25 +304,3 @@ def _open_parent(data_dir: Path) -> OpenSnapshot | None:
         return open_current(data_dir, SearchSettings())[0]
     except (NoSnapshot, SnapshotDamaged):
         return None
-
-
-class _Disturbed(DocumentError):
-    """The file was there when the sources were walked and could not be read now: it may well be readable tomorrow."""
-
-
-def _extracts(file: SourceFile) -> Iterator[Extract | DocumentError]:
-    if file.problem is not None:
-        yield file.problem
-        return
-    try:
-        data = file.location.read_bytes()
-        if hashlib.sha256(data).hexdigest() != file.content_hash:
-            raise _Disturbed(file.path, "it changed while the job was reading it", "the next run will read it again")
-        yield from read(file.path, data)
-    except DocumentError as error:
-        yield error
-    except OSError as error:
-        yield _Disturbed(file.path, f"cannot be read ({error.strerror})", "check the disk or the mount")
-    except Exception as error:  # noqa: BLE001 - the job's boundary around one document: a reader's bug must not stop the night
-        reason = f"the reader failed ({type(error).__name__}: {error})"
-        yield DocumentError(file.path, reason, "report it; the file is left out")

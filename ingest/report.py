@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +28,10 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of a run. `published` is False where nothing had changed. Units: seconds."""
+    """The outcome of a run. `published` is False where nothing had changed. Units: seconds.
+
+    `isolation` says what the kernel withheld from the processes that read files; empty where none was read.
+    """
 
     snapshot: str | None
     published: bool
@@ -43,6 +46,7 @@ class Report:
     failures: tuple[Failure, ...]
     took_s: float
     purged: tuple[str, ...] = field(default=())
+    isolation: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""

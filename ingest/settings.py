@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, Settings
+from ingest.isolation.settings import IsolationSettings
 
 
 class RuleSettings(Settings):
@@ -62,3 +63,4 @@ class JobSettings(Settings):
     embedder: EmbedderSettings
     chunking: ChunkingSettings
     retention: RetentionSettings
+    isolation: IsolationSettings = Field(default_factory=IsolationSettings)

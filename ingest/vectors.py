@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.embedders.embedder import Embedder
+from corpus.errors import NotWritten
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Vectors
 
@@ -42,11 +43,7 @@ class VectorSource:
             part = keys[begin : begin + COMMITTED]
             fresh = self._load().embed_documents([missing[key] for key in part]).astype(np.float16)
             found |= dict(zip(part, fresh, strict=True))
-            with self._connection:
-                self._connection.executemany(
-                    "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-                    [(key, vector.tobytes()) for key, vector in zip(part, fresh, strict=True)],
-                )
+            self._keep([(key, vector.tobytes()) for key, vector in zip(part, fresh, strict=True)])
         self.embedded += len(missing)
         self.reused += len(texts) - len(missing)
         if not hashes:
@@ -66,12 +63,24 @@ class VectorSource:
                     found[key] = np.frombuffer(row[0], dtype=np.float16)
         return found
 
+    def _keep(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        try:
+            with self._connection:
+                self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            raise NotWritten(str(self._path), str(error)) from error
+
     def close(self, *, finished: bool) -> None:
         """Close the work file, and remove it where the run came to its end."""
         self._connection.close()
         if finished:
-            for suffix in ("", "-journal", "-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            forget(self._path)
+
+
+def forget(work: Path) -> None:
+    """Remove a work file that no run needs any more: vectors are as confidential as their texts."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        Path(f"{work}{suffix}").unlink(missing_ok=True)
 
 
 def _open_work(path: Path) -> sqlite3.Connection:
@@ -81,6 +90,9 @@ def _open_work(path: Path) -> sqlite3.Connection:
         try:
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (input_hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT")
             return connection
+        except sqlite3.OperationalError as error:  # the disk, not the file: what it holds is worth keeping
+            connection.close()
+            raise NotWritten(str(path), str(error)) from error
         except sqlite3.DatabaseError:
             connection.close()
             if attempt == 2:

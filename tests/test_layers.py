@@ -31,20 +31,14 @@ ONLY = {
     "watchfiles": {"app/reload.py"},
     "py3langid": {"corpus/language.py"},
     "re2": {"app/llm/patterns.py"},
-    "sqlalchemy": {f"app/state/{name}.py" for name in ("tables", "database", "conversations", "spending")},
+    "sqlalchemy": {f"app/state/{name}.py" for name in ("tables", "database", "conversations", "spending", "erasure")},
     "prometheus_client": {"app/metrics.py"},
     "pypdfium2": {"ingest/readers/pdf.py"},
     "docx": {"ingest/readers/docx.py"},
     "pptx": {"ingest/readers/pptx.py"},
     "openpyxl": {"ingest/readers/xlsx.py"},
-    "filelock": {"ingest/job.py"},
-    "typer": {
-        "archivist/cli.py",
-        "archivist/config_check.py",
-        "archivist/evaluate.py",
-        "archivist/fake_llm.py",
-        "archivist/fit.py",
-    },
+    "filelock": {"ingest/lock.py"},
+    "typer": {f"archivist/{name}.py" for name in ("cli", "config_check", "evaluate", "fake_llm", "fit", "upkeep")},
 }
 
 

@@ -83,7 +83,7 @@ def test_a_run_is_reported_as_json_with_its_steps(tmp_path: Path, documents: Pat
     assert (verified.returncode, verified.stdout) == (0, f"{report['snapshot']} is whole: 2 documents, 2 chunks.\n")
     (tmp_path / "data" / "snapshots" / report["snapshot"] / "chunks.db").write_bytes(b"x")
     damaged = archivist("snapshots", "verify", cwd=tmp_path)
-    assert (damaged.returncode, damaged.stdout) == (1, "")
+    assert (damaged.returncode, damaged.stdout) == (1, f"{report['snapshot']}: chunks.db is not the file that was published\n")
     assert "chunks.db is not the file that was published" in damaged.stderr
 
 

@@ -20,7 +20,6 @@ from corpus.errors import ArchivistError, ConfigError, LockHeld
 from corpus.settings import LabelSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import OpenSnapshot, current_id, open_current, snapshot_ids
 from ingest import job
-from ingest.readers.read import read
 from ingest.report import Event, Report
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings
 from tests.conftest import Run
@@ -245,20 +244,6 @@ def test_a_file_that_changes_while_it_is_read_is_tried_again(site: Path, run: Ru
     assert "new.md" not in texts(site / "data", "everyone")
     assert reasons(run(settings)) == {}
     assert "new.md" in texts(site / "data", "everyone")
-
-
-def test_a_bug_in_a_reader_costs_one_file(site: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a reader raises, the night goes on."""
-
-    def broken(name: str, data: bytes) -> object:
-        raise ZeroDivisionError("of all things")
-
-    write_files(site / "documents", {"new.md": "x", "newer.md": "A newer document.\n"})
-    whole = read
-    monkeypatch.setattr(job, "read", lambda name, data: broken(name, data) if name == "new.md" else whole(name, data))
-    report = run(job_settings(site / "data", site / "documents"))
-    assert reasons(report) == {"new.md": "the reader failed (ZeroDivisionError: of all things)"}
-    assert "newer.md" in texts(site / "data", "everyone")
 
 
 def test_two_names_that_are_one_when_normalised_do_not_stop_the_run(tmp_path: Path, run: Run) -> None:
