@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +28,11 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of a run. `published` is False where nothing had changed. Units: seconds."""
+    """The outcome of a run. `published` is False where nothing had changed. Units: seconds.
+
+    `failures` are the files and rows that could not be read, and the pages that could not be fetched; of those, `stale` stand
+    as an earlier run fetched them. `moves` are the first of the files whose content lay elsewhere before.
+    """
 
     snapshot: str | None
     published: bool
@@ -43,6 +47,11 @@ class Report:
     failures: tuple[Failure, ...]
     took_s: float
     purged: tuple[str, ...] = field(default=())
+    moved: int = 0
+    moves: tuple[Mapping[str, str], ...] = ()
+    stale: int = 0
+    gate: tuple[Mapping[str, Any], ...] = ()
+    run: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""
