@@ -10,16 +10,10 @@ from corpus.search import Query, Searcher
 from evaluation.golden import read_golden
 from ingest.gate import Embed, Recall, documents_found
 
-TURNS = 4
-"""Earlier turns of a question that are looked at."""
 
+class RecallOnGolden:
+    """Recall for callers of `groups`, where a question names none of its own, looking back over so many turns."""
 
-def measure_for(groups: tuple[str, ...], turns: int = TURNS) -> _Measure:
-    """The measure for callers of these groups, where a question names none of its own."""
-    return _Measure(groups, turns)
-
-
-class _Measure:
     def __init__(self, groups: tuple[str, ...], turns: int) -> None:
         self._groups, self._turns = groups, turns
 
@@ -35,5 +29,5 @@ class _Measure:
             queries = [Query(text, vector, weight) for (text, weight), vector in zip(searches, vectors, strict=True)]
             found = documents_found(searcher, queries, question.groups or self._groups, depth)
             named = {name for names in found for name in names}
-            total += sum(1 for gold in question.gold if gold in named) / min(len(question.gold), depth)
+            total += sum(1 for gold in question.gold if gold in named) / len(question.gold)
         return Recall(total / len(questions), len(questions))

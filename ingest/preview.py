@@ -45,9 +45,7 @@ def preview(settings: JobSettings) -> Preview:
     """What `run` would do now. Raises: ConfigError where a source, or the model, is not there."""
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
-    fingerprint = fingerprint_of(
-        find_model(settings.embedder.model, allow_hub=settings.embedder.allow_hub), settings.embedder
-    )
+    fingerprint = fingerprint_of(find_model(settings.embedder.model, allow_hub=settings.embedder.allow_hub), settings.embedder)
     found = scan(settings, keep_pages=False)
     records = [one.record for one in found]
     problems = [one.file.problem or one.file.stale for one in found]
