@@ -100,14 +100,15 @@ def test_too_many_files_gone_stop_the_run(ten: Path, run: Run) -> None:
 
 
 def test_an_export_that_shrank_stops_the_run(ten: Path, run: Run) -> None:
-    """Threat A11: no file is gone, but nine of twenty documents are; nothing is left of what was built."""
+    """Threat A11: no file is gone, but nine of twenty documents are; what was built for nothing is removed."""
     before = current_id(ten / "data")
     write_files(ten / "export", {"rows.jsonl": '{"id": "1", "text": "Row 1."}\n'})
     settings = job_settings(ten / "data", ten / "documents", ten / "export")
     assert preview(settings).refused == ()
     with pytest.raises(RunRefused, match=r"9 of 20 documents \(45%\) would be removed"):
         run(settings)
-    assert (snapshot_ids(ten / "data"), litter(ten / "data")) == ([before], [])
+    # What was embedded is kept for the next run.
+    assert (snapshot_ids(ten / "data"), litter(ten / "data")) == ([before], ["embeddings.db"])
 
 
 def test_files_that_cannot_be_read_any_more_count_as_gone(ten: Path, run: Run) -> None:
