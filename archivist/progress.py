@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from corpus.store import FileRecord
-from ingest.preview import Preview
 from ingest.report import Event, Listener, Report
+
+if TYPE_CHECKING:
+    from corpus.store import FileRecord
+    from ingest.preview import Preview
 
 LISTED = 20
 """Files of each kind that a plan names; all of them stand in its JSON."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from corpus.errors import DocumentError
 from corpus.settings import LabelSettings
@@ -15,6 +16,8 @@ from ingest.readers.read import READER_VERSION
 from ingest.settings import JobSettings, SourceSettings
 from ingest.sources.folder import SourceFile, walk
 from ingest.sources.pages import fetch_pages
+
+NOTHING = Described()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,15 @@ def _found(source: SourceSettings, file: SourceFile, labels: LabelSettings) -> F
 
 
 def _record(file: SourceFile, described: Described, rights: Access, labels: LabelSettings) -> FileRecord:
-    # The labels' order decides what the labels in an export's rows come to; a problem's words are listed until they change.
-    said = {key: value for key, value in asdict(described).items() if value and key not in ("groups", "label")}
-    problem = file.problem.reason if file.problem is not None else None
-    rules = json.dumps([rights.groups, rights.label, labels.order, READER_VERSION, said, problem, file.read_as], sort_keys=True)
-    rules_hash = hashlib.sha256(rules.encode()).hexdigest()[:16]
+    said = () if described == NOTHING else (described.title, described.language, described.valid_from, described.valid_until)
+    metadata = tuple(sorted(described.metadata.items()))
+    # What is wrong with a file counts too, so that it is listed in today's words.
+    problem = file.problem.reason if file.problem is not None else ""
+    rules_hash = _hash_of(rights.groups, rights.label, labels.order, said, metadata, problem, file.read_as)
     return FileRecord(file.collection, file.path, file.size_bytes, file.content_hash, rules_hash)
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(*rules: str | tuple[object, ...]) -> str:
+    # The labels' order is among them: it decides what the labels in an export's rows come to.
+    return hashlib.sha256(json.dumps([READER_VERSION, *rules]).encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -135,21 +136,25 @@ def _posix(path: str) -> str:
 def _source_file(source: SourceSettings, location: Path, path: str) -> SourceFile:
     size = 0
     try:
-        if location.is_symlink() and not location.resolve().is_relative_to(source.folder.resolve()):
+        is_link = location.is_symlink()
+        if is_link and not location.resolve().is_relative_to(source.folder.resolve()):
             raise DocumentError(path, "is a link that leads out of the source", "put the file itself there, or add its folder")
-        if location.is_symlink() and location.is_dir():
+        if is_link and location.is_dir():
             raise DocumentError(path, "is a link to a folder, which is not followed", "exclude it; the folder itself is read")
-        if location.is_dir():
+        status = location.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise DocumentError(path, "no permission to list the folder", "let the job's user read it, or exclude it")
-        if not location.is_file():
-            raise DocumentError(path, "is not a regular file or leads nowhere", "remove or exclude it")
-        size = location.stat().st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise _leads_nowhere(path)
+        size = status.st_size
         if size > source.max_file_bytes:
             raise DocumentError(
                 path, f"has {size:,} bytes, more than max_file_bytes {source.max_file_bytes:,}", "split it, or raise the limit"
             )
         with location.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return SourceFile(source.collection, path, location, size, None, _leads_nowhere(path))
     except PermissionError:
         problem = DocumentError(path, "no permission to read it", "let the job's user read it, or exclude it")
         return SourceFile(source.collection, path, location, size, None, problem)
@@ -159,3 +164,7 @@ def _source_file(source: SourceSettings, location: Path, path: str) -> SourceFil
     except DocumentError as error:
         return SourceFile(source.collection, path, location, size, None, error)
     return SourceFile(source.collection, path, location, size, digest)
+
+
+def _leads_nowhere(path: str) -> DocumentError:
+    return DocumentError(path, "is not a regular file or leads nowhere", "remove or exclude it")
