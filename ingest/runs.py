@@ -21,7 +21,7 @@ from ingest.report import Event, Listener
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
 EVERY_S = 1.0
-"""How often a run that is at work says how far it is."""
+"""How often a run that is at work says how far it is; a new step is said at once."""
 
 Status = Literal["running", "published", "unchanged", "refused", "failed", "killed"]
 
@@ -72,7 +72,7 @@ class RunLog:
             raise ConfigError(f"run id {run_id[:40]!r} is taken, or not like 000001-0123abcd; leave --run-id out")
         self.run_id = run_id or next_run_id(data_dir)
         self._folder = data_dir / "runs"
-        self._started, self._said_at = time.monotonic(), 0.0
+        self._started, self._said_at, self._step = time.monotonic(), 0.0, ""
         self._fields: dict[str, Any] = {
             "run": self.run_id,
             "status": "running",
@@ -91,8 +91,8 @@ class RunLog:
 
         def hear(event: Event) -> None:
             listener(event)
-            if time.monotonic() - self._said_at >= EVERY_S:
-                self._said_at = time.monotonic()
+            if event.step != self._step or time.monotonic() - self._said_at >= EVERY_S:
+                self._step, self._said_at = event.step, time.monotonic()
                 self._write({**self._fields, "progress": {
                     "step": event.step, "done_bytes": event.done_bytes, "total_bytes": event.total_bytes,
                     "files": event.files, "embedded": event.embedded,

@@ -118,7 +118,7 @@ def test_a_run_can_be_followed_and_a_killed_one_is_told(tmp_path: Path, run: Run
         def working() -> bool:
             return any(report.get("progress", {}).get("total_bytes") for report in read_runs(tmp_path / "data"))
 
-        assert wait_until(working, 60)
+        assert wait_until(working, 150)
         (report,) = read_runs(tmp_path / "data")
         child.send_signal(signal.SIGKILL)
     assert (report["status"], report["pid"]) == ("running", child.pid)
