@@ -17,17 +17,16 @@ from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import ArchivistError, ConfigError, DocumentError, LockHeld, RunRefused, SnapshotDamaged
 from corpus.snapshot import EmbedderStamp, OpenSnapshot, SnapshotWriter, current_id, point_to, purge, remove_litter
 from corpus.store import Failure, FileRecord
-from corpus.types import Chunk, Document, Vectors, chunk_id_of, document_id_of, version_of
+from corpus.types import Chunk, Document, Vectors, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
-from ingest.described import language_of, metadata_of, title_of
+from ingest.documents import MOVED_FROM, document_of, failure_of, in_order, key_of, moves_told, where_of
 from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs_search, shown
 from ingest.guard import removals, vanished
-from ingest.labels import access_of_row, narrowed
 from ingest.notify import notify
 from ingest.parent import made_like_this, making, open_parent
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
-from ingest.readers.read import format_of, read
+from ingest.readers.read import read
 from ingest.report import Event, Listener, Report, Step
 from ingest.runs import RunLog
 from ingest.scan import Found, scan
@@ -37,12 +36,6 @@ from ingest.sources.pages import forget_pages
 from ingest.vectors import VectorSource, input_hash
 
 BATCH_CHUNKS = 128
-MOVED_FROM = "moved_from"
-"""Metadata of a document: the ids by which it was known before its file was moved, separated by spaces."""
-
-
-MOVES_TOLD = 1000
-"""Moves that a report lists; their number is always told."""
 
 
 def run(
@@ -160,7 +153,7 @@ class _Run:
         if not self.allow_removals:
             share = self.settings.ingest.max_removed_share
             self._refuse_if(removals(todo, (one.record for one in found), before, share), todo)
-        self.stale = tuple(_failure(one.file, one.file.stale) for one in found if one.file.stale is not None)
+        self.stale = tuple(failure_of(one.file, one.file.stale) for one in found if one.file.stale is not None)
         if self.base is not None and todo.is_empty:
             return self._unchanged(self.base, todo)
         if not found:
@@ -223,11 +216,11 @@ class _Run:
             chunks=manifest.chunks,
             embedded=vectors.embedded,
             reused=manifest.chunks - vectors.embedded,
-            failures=_sorted([*self.failures, *self.stale]),
+            failures=in_order([*self.failures, *self.stale]),
             took_s=round(time.monotonic() - self.started, 3),
             purged=tuple(purged),
             moved=len(todo.moved),
-            moves=_moves(todo),
+            moves=moves_told(todo),
             stale=len(self.stale),
             gate=tuple(manifest.gate),
         )
@@ -263,9 +256,9 @@ class _Run:
         report = Report(
             snapshot=self.parent.id if self.parent else None, published=False, added=len(todo.added),
             changed=len(todo.changed), kept=len(todo.kept), removed=len(todo.removed), moved=len(todo.moved),
-            moves=_moves(todo), documents=self.parent.manifest.documents if self.parent else 0,
+            moves=moves_told(todo), documents=self.parent.manifest.documents if self.parent else 0,
             chunks=self.parent.manifest.chunks if self.parent else 0, embedded=0, reused=0,
-            failures=_sorted(self.failures), took_s=round(time.monotonic() - self.started, 3), gate=tuple(gate),
+            failures=in_order(self.failures), took_s=round(time.monotonic() - self.started, 3), gate=tuple(gate),
         )  # fmt: skip
         raise RunRefused(reasons, self._after, report.as_json())
 
@@ -276,7 +269,7 @@ class _Run:
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
-            failures=_sorted([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
+            failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
             stale=len(self.stale),
         )  # fmt: skip
 
@@ -318,10 +311,10 @@ class _Run:
             try:
                 if isinstance(found, DocumentError):
                     raise found
-                document = self._known_as(_document(self.settings, one, found), found, before)
+                document = self._known_as(document_of(self.settings, one, found), found, before)
                 if document.document_id in self.document_ids:
                     raise DocumentError(
-                        _where(file, found), "another document has the same name", "give one of the two another name"
+                        where_of(file, found), "another document has the same name", "give one of the two another name"
                     )
             except DocumentError as error:
                 if isinstance(error, _Disturbed):
@@ -348,7 +341,7 @@ class _Run:
         """The document with the ids by which it was known before it was moved, the last one first."""
         if self.parent is None or before is None:
             return document
-        earlier = document_id_of(before.collection, _key(before.path, found))
+        earlier = document_id_of(before.collection, key_of(before.path, found))
         ids = self.parent.store.metadata(earlier).get(MOVED_FROM, "").split()
         if earlier != document.document_id:
             ids = [earlier, *ids]
@@ -363,7 +356,7 @@ class _Run:
         """
         if self.base is None or before is None or before.content_hash is None or before.content_hash != one.record.content_hash:
             return None
-        parts = self.base.store.document_with_parts(document_id_of(before.collection, _key(before.path, found)))
+        parts = self.base.store.document_with_parts(document_id_of(before.collection, key_of(before.path, found)))
         if parts is None or (parts[0].text, parts[0].sections) != (document.text, document.sections):
             return None
         _, chunks, hashes, ordinals = parts
@@ -379,7 +372,7 @@ class _Run:
         return _Item(one.file.path, document, own, hashes, [], self.base.dense.vectors(ordinals))
 
     def _fail(self, file: SourceFile, error: DocumentError) -> None:
-        self.failures.append(_failure(file, error))
+        self.failures.append(failure_of(file, error))
 
     @property
     def _after(self) -> str:
@@ -405,69 +398,6 @@ def _flush(pending: list[_Item], vectors: VectorSource, writer: SnapshotWriter) 
             position += len(item.chunks)
         writer.add_document(item.path, item.document, item.chunks, item.hashes, item.vectors)
     pending.clear()
-
-
-def _document(settings: JobSettings, one: Found, found: Extract) -> Document:
-    """A document with all that is said of it. Raises: DocumentError where what is said leaves nobody who may see it."""
-    file = one.file
-    key = _key(file.path, found)
-    if found.row_id is not None:
-        own = access_of_row(one.rights, found.groups, found.label, settings.labels)
-    else:
-        narrow = narrowed(one.rights, found.groups, found.label, settings.labels)
-        if narrow is None:
-            raise DocumentError(
-                file.path,
-                f"its front matter names groups {sorted(found.groups or ())}, its file is given to {list(one.rights.groups)}",
-                "name some of the file's groups, or give it to more in the source's rules",
-            )
-        own = narrow
-    title = title_of(one.described, found)
-    metadata = metadata_of(one.described, found, _where(file, found))
-    metadata.pop(MOVED_FROM, None)  # ours to say, since what was decided of the earlier document follows it
-    return Document(
-        document_id=document_id_of(file.collection, key),
-        version=version_of(title, found.text),
-        collection=file.collection,
-        source=found.source or key,
-        title=title,
-        text=found.text,
-        sections=found.sections,
-        format=format_of(file.name) or "",
-        language=language_of(one.described, found),
-        groups=own.groups,
-        label=own.label,
-        metadata=metadata,
-    )
-
-
-def _key(path: str, found: Extract) -> str:
-    return path if found.row_id is None else f"{path}#{found.row_id}"
-
-
-def _where(file: SourceFile, found: Extract) -> str:
-    return _key(file.name, found)
-
-
-def _failure(file: SourceFile, error: DocumentError) -> Failure:
-    item = error.path.removeprefix(file.name).removeprefix(file.path).lstrip("#: ")
-    return Failure(file.collection, file.path, item, error.reason, error.advice)
-
-
-def _sorted(failures: Sequence[Failure]) -> tuple[Failure, ...]:
-    return tuple(sorted(failures, key=lambda failure: (failure.collection, failure.path, failure.item)))
-
-
-def _moves(todo: Plan) -> tuple[dict[str, str], ...]:
-    return tuple(
-        {
-            "source": move.now.collection,
-            "path": move.now.path,
-            "from_source": move.before.collection,
-            "from_path": move.before.path,
-        }
-        for move in todo.moved[:MOVES_TOLD]
-    )
 
 
 class _Disturbed(DocumentError):
