@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 done with documents that failed, 4 a gate
+"""The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 done with documents that failed, 4 a guard or a gate
 refused, 5 another run holds the lock.
 """
 
@@ -24,11 +24,13 @@ from archivist import progress, reference
 from archivist.config_check import check_config
 from archivist.evaluate import evaluate_app
 from archivist.fake_llm import fake_llm
+from archivist.runs import runs_app
 from archivist.settings import Settings, find_config, load_settings
 from archivist.upkeep import purge_snapshots, verify_snapshot
-from corpus.errors import ArchivistError, ConfigError, LockHeld
+from corpus.errors import ArchivistError, ConfigError, LockHeld, RunRefused
+from ingest.settings import JobSettings
 
-EXIT_FAILED, EXIT_USAGE, EXIT_DOCUMENTS_FAILED, EXIT_LOCKED = 1, 2, 3, 5
+EXIT_FAILED, EXIT_USAGE, EXIT_DOCUMENTS_FAILED, EXIT_REFUSED, EXIT_LOCKED = 1, 2, 3, 4, 5
 
 app = typer.Typer(
     name="archivist",
@@ -40,6 +42,7 @@ config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True
 snapshots_app = typer.Typer(help="Look at what was published.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(snapshots_app, name="snapshots")
+app.add_typer(runs_app, name="runs")
 app.add_typer(evaluate_app, name="evaluate")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
@@ -53,6 +56,8 @@ def main() -> None:
         app()
     except ConfigError as error:
         _fail(error, EXIT_USAGE)
+    except RunRefused as error:
+        _fail(error, EXIT_REFUSED)
     except LockHeld as error:
         _fail(error, EXIT_LOCKED)
     except ArchivistError as error:
@@ -92,18 +97,47 @@ def ingest(
     source: Annotated[
         list[Path] | None, typer.Option("--source", help="A folder or file to read, not the configured sources. Repeatable.")
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
+    allow_removals: Annotated[
+        bool, typer.Option("--allow-removals", help="Go on although a source is empty or many documents are gone.")
+    ] = False,
+    run_id: Annotated[str | None, typer.Option("--run-id", hidden=True)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read the documents, embed what changed, publish a snapshot. Exit code 3: done, with documents that failed."""
+    """Read the documents, embed what changed, publish a snapshot.
+
+    Exit code 3: done, with documents that failed; 4: a guard or the gate stopped it, and nothing was published.
+    """
     from ingest.job import run
 
     flags = {"sources": [{"path": str(path)} for path in source]} if source else {}
-    settings = _settings(config, data, **flags).job()
-    with progress.shown() as listener:
-        report = run(settings, listener)
+    whole = _settings(config, data, **flags)
+    settings = whole.job()
+    if plan:
+        _show_plan(settings, as_json=as_json)
+        return
+    measure = None
+    if settings.gate.golden is not None:
+        from archivist.golden import RecallOnGolden
+
+        measure = RecallOnGolden(whole.server.groups, whole.history.turns)
+    try:
+        with progress.shown() as listener:
+            report = run(settings, listener, allow_removals=allow_removals, measure=measure, run_id=run_id)
+    except RunRefused as error:
+        if as_json:
+            _print_json(error.report)
+        raise
     _print_json(report.as_json()) if as_json else _print(progress.summary(report))
     if report.failures:
         raise typer.Exit(EXIT_DOCUMENTS_FAILED)
+
+
+def _show_plan(settings: JobSettings, *, as_json: bool) -> None:
+    from ingest.preview import preview
+
+    found = preview(settings)
+    _print_json(found.as_json()) if as_json else _print(progress.plan_summary(found))
 
 
 @app.command()

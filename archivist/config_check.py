@@ -73,8 +73,9 @@ def problems_of(settings: Settings) -> Iterator[str]:
         yield from _refused_providers(service)
     yield from _refused(settings.job)
     for source in settings.sources:
-        if not source.path.expanduser().exists():
-            yield f"source {source.collection!r}: no folder or file {str(source.path)!r}; is it mounted?"
+        needed = source.urls_file if source.is_pages else source.path
+        if needed is not None and not needed.expanduser().exists():
+            yield f"source {source.collection!r}: no folder or file {str(needed)!r}; is it mounted?"
     if not settings.embedder.allow_hub:
         yield from _refused(lambda: find_model(settings.embedder.model, allow_hub=False))
     if settings.search.reranker:

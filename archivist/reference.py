@@ -22,6 +22,7 @@ TYPE_NAMES = {
     "float": "number",
     "bool": "true or false",
     "Path": "path",
+    "date": "date",
     "SecretStr": "secret",
     "Any": "anything",
 }
@@ -77,9 +78,13 @@ sources: []                       # what the job reads; a source looks like this
 #    name: documents              # short and stable: part of every document's id
 #    groups: [everyone]           # who may see the documents
 #    label: internal              # how confidential they are
-#    rules:                       # other groups and labels for some of the files; the last match wins
-#      - match: "management/**"
+#    rules:                       # what differs for some of the files (groups, label, title, language, valid_from,
+#      - match: "management/**"   # valid_until); the last match wins, key by key
 #        groups: [management]
+#  - name: intranet               # pages, fetched by every run
+#    urls: [https://intranet.example/handbook.html]
+#    urls_file: /srv/urls.txt     # and, or instead, one address a line
+#    allow_networks: [10.20.0.0/16] # addresses that are not public and may be fetched from
 """
 
 

@@ -29,7 +29,7 @@ from app.settings import (
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest.isolation.settings import IsolationSettings
-from ingest.settings import ChunkingSettings, JobSettings, SourceSettings
+from ingest.settings import ChunkingSettings, GateSettings, IngestSettings, JobSettings, SourceSettings
 
 PREFIX = "ARCHIVIST_"
 CONFIG_VARIABLE = "ARCHIVIST_CONFIG"
@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     chunking: ChunkingSettings = Field(default_factory=ChunkingSettings, description="How documents are cut.")
     isolation: IsolationSettings = Field(default_factory=IsolationSettings, description="What reading a file may use.")
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings, description="The embedding model.")
+    ingest: IngestSettings = Field(default_factory=IngestSettings, description="How a run of the job behaves.")
+    gate: GateSettings = Field(default_factory=GateSettings, description="What must hold before a snapshot is published.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="How long snapshots are kept.")
     search: SearchSettings = Field(default_factory=SearchSettings, description="How passages are found.")
     history: HistorySettings = Field(default_factory=HistorySettings, description="How a conversation is used.")
@@ -91,7 +93,8 @@ class Settings(BaseSettings):
                     raise ConfigError(f"source {source.collection!r}: label {label!r} is not in labels.order; known: {known}")
         return JobSettings(
             data_dir=self.data_dir, sources=self.sources, labels=self.labels, embedder=self.embedder,
-            chunking=self.chunking, retention=self.retention, isolation=self.isolation,
+            chunking=self.chunking, retention=self.retention, search=self.search, gate=self.gate, ingest=self.ingest,
+            isolation=self.isolation,
         )  # fmt: skip
 
 

@@ -49,17 +49,20 @@ def purge_snapshots(
 ) -> None:
     """Remove old snapshots and all else that holds text of deleted documents; print as JSON what was removed where.
 
+    `pages` counts the files that were kept of pages which the current snapshot does not hold.
     Answers that rest on documents which stand in no snapshot any more are erased from the conversations.
     """
     from app.state.erasure import erase_answers
-    from corpus.erasure import documents_there, erase_old
+    from corpus.erasure import documents_there, erase_old, files_served
     from ingest.lock import locked
+    from ingest.sources.pages import forget_pages
 
     data_dir = _data_dir(config, data)
     with locked(data_dir):
         erased = erase_old(data_dir, keep)
+        pages = forget_pages(data_dir, files_served(data_dir))
         answers = erase_answers(data_dir / "service.db", lambda ids: documents_there(data_dir, ids))
-    report = {**asdict(erased), "answers": answers.messages, "service_db_rewritten": answers.rewritten}
+    report = {**asdict(erased), "pages": pages, "answers": answers.messages, "service_db_rewritten": answers.rewritten}
     typer.echo(json.dumps(report, indent=1))
     if erased.in_use or not answers.rewritten:
         typer.echo("archivist: some of it is in use; purge again in a minute", err=True)

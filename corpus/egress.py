@@ -1,7 +1,7 @@
 """The one way in which anything of ours talks HTTP to the outside. The only importer of httpx beside
 the bench's bare client; knows no wire format.
 
-What it promises: only origins that were named when it was built; no redirect followed, no cookie kept, no proxy or
+What it promises: only origins that were named when it was built; no redirect followed by itself, no cookie kept, no proxy or
 certificate taken from the environment; `localhost` only where it resolves to this machine, then that very address, and
 never by a proxy; a limit for each stage, for one event and for a whole answer; no header and no body in a log or an error.
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from corpus.addresses import Guard
 from corpus.clock import Clock
 from corpus.errors import (
     ConfigError,
@@ -147,6 +148,10 @@ class Answer:
         except ValueError as error:
             raise EgressBroken(f"{self._target}: {error}; refused") from error
 
+    async def next_part(self, deadline: float) -> bytes | None:
+        """The next bytes of the body; None at its end. Raises like `next_events`."""
+        return await self._next_chunk(deadline)
+
     async def body(self, deadline: float) -> bytes:
         """The whole body. Raises like `next_events`."""
         parts: list[bytes] = []
@@ -186,7 +191,8 @@ class Egress:
     """Outbound HTTP to the origins it was built with, over one pool of connections. Belongs to one event loop.
 
     `ca_file` holds the certificates (PEM) that vouch for these origins, instead of the usual authorities. `proxy` is the
-    http:// or https:// address of a proxy that all calls go through.
+    http:// or https:// address of a proxy that all calls go through. `guard` judges every address that a name leads to, and
+    the connection goes to that very address; without one, whoever wrote the configuration is trusted to mean its names.
     Raises: EgressRefused for an origin that is none, ConfigError for a ca_file or a proxy that cannot be used.
     """
 
@@ -198,7 +204,9 @@ class Egress:
         proxy: str | None = None,
         max_connections: int = 256,
         resolve: Resolve | None = None,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard
         self._allowed = frozenset(_origin(_parse(url)) for url in allowed)
         self._localhost = Localhost(resolve)
         self._proxy = None if proxy is None else _proxy(proxy, [host for _, host, _ in self._allowed])
@@ -233,8 +241,11 @@ class Egress:
         json: object = None,
         timeouts: Timeouts = Timeouts(),
         limits: Limits = Limits(),
+        hand_over_redirects: bool = False,
     ) -> AsyncIterator[Answer]:
         """Sends one request and hands over its answer; leaving the block ends the call.
+
+        `hand_over_redirects` gives an answer of 3xx to the caller, who judges where it leads; else it is an error.
 
         Raises: EgressRefused, EgressUnreachable, EgressTimeout, EgressBroken.
         """
@@ -251,7 +262,8 @@ class Egress:
         response, requested_at = await self._open(request)
         clock = Clock()
         try:
-            _refuse_redirect(response, target)
+            if not hand_over_redirects:
+                _refuse_redirect(response, target)
             if response.status_code == 407 and self._proxy is not None:
                 raise EgressUnreachable(f"{target}: {self._at_proxy}: it wants a user and a password (407), and none are sent")
             if response.headers.get("content-encoding", "identity") != "identity":
@@ -291,10 +303,11 @@ class Egress:
         loop = asyncio.get_running_loop()
         connect_by = loop.time() + request.timeouts.connect_s
         addresses = [request.url.host]  # looked up while connecting, and in its time
-        if is_localhost(request.url.host):
+        judge = self._guard or (self._localhost if is_localhost(request.url.host) else None)
+        if judge is not None:
             try:
                 async with asyncio.timeout_at(min(connect_by, request.total_at)):
-                    addresses = await self._localhost.addresses(request.url.host, _origin(request.url)[2], request.target)
+                    addresses = await judge.addresses(request.url.host, _origin(request.url)[2], request.target)
             except TimeoutError as error:
                 raise request.too_late("connect", request.timeouts.connect_s) from error
         connect_s = connect_by - loop.time()

@@ -43,6 +43,15 @@ def erase_old(data_dir: Path, keep: int) -> Erased:
     return Erased(tuple(removed), tuple(name for name in wanted if name not in removed), tuple(files))
 
 
+def files_served(data_dir: Path) -> list[tuple[str, str]]:
+    """Source's name and path of the files that the current snapshot was made from. Raises: NoSnapshot, SnapshotDamaged."""
+    store = Store(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
+    try:
+        return [(file.collection, file.path) for file in store.files()]
+    finally:
+        store.close()
+
+
 def documents_there(data_dir: Path, document_ids: Sequence[str]) -> set[str]:
     """Those of some documents that stand in any snapshot there is.
 

@@ -13,6 +13,7 @@ ArchivistError
 │   └── BudgetSpent          what may be spent today is; ask again tomorrow
 ├── DocumentError          mend or remove the document; the job goes on without it
 ├── LockHeld               another run is at work; wait for it (exit 5)
+├── RunRefused             what must hold before publishing does not; read the reasons (exit 4)
 ├── SnapshotError          look at the data folder
 │   ├── NoSnapshot           run the job first
 │   ├── NotWritten           the disk is full or failing; mend it and run again
@@ -28,6 +29,7 @@ ArchivistError
 │   ├── EgressUnreachable    could not connect
 │   ├── EgressTimeout        connected or not, a stage took too long
 │   └── EgressBroken         what came back was cut off, too large or not HTTP
+│       └── PageTooLarge       larger than the source allows
 └── BackendError           the LLM did not answer
     ├── BackendNotConfigured  a key or an address is missing
     ├── NotCleared            the prompt holds a label the provider may not see
@@ -42,6 +44,9 @@ ArchivistError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _WAITED_FOR = {
     "queue": "no free place",
@@ -136,6 +141,15 @@ class LockHeld(ArchivistError):
         super().__init__(f"another run holds the lock {path!r}; wait for it to end, or stop it")
 
 
+class RunRefused(ArchivistError):
+    """A guard or the gate stopped the run before it published. `reasons` say why, `report` is what the run had to say."""
+
+    def __init__(self, reasons: Sequence[str], after: str, report: Mapping[str, Any] | None = None) -> None:
+        self.reasons = tuple(reasons)
+        self.report: Mapping[str, Any] = report or {}
+        super().__init__(f"{'; '.join(reasons)}; nothing was published, {after}")
+
+
 class SnapshotError(ArchivistError):
     """Something is wrong with the published data."""
 
@@ -217,6 +231,10 @@ class EgressTimeout(EgressError):
 
 class EgressBroken(EgressError):
     """What came back was cut off, larger than allowed or not HTTP."""
+
+
+class PageTooLarge(EgressBroken):
+    """A page that is larger than its source allows."""
 
 
 class BackendError(ArchivistError):

@@ -31,7 +31,7 @@ class Localhost:
     """The addresses of localhost, each checked to be this machine before it is handed out."""
 
     def __init__(self, resolve: Resolve | None = None) -> None:
-        self._resolve = resolve or _resolve
+        self._resolve = resolve or resolve_name
         self._checked: dict[str, list[str]] = {}
 
     async def addresses(self, host: str, port: int, target: str) -> list[str]:
@@ -51,6 +51,7 @@ class Localhost:
         return addresses
 
 
-async def _resolve(host: str, port: int) -> list[str]:
+async def resolve_name(host: str, port: int) -> list[str]:
+    """The addresses that a name has now, each once. Raises: OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))

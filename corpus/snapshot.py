@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ class EmbedderStamp:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a snapshot says of itself. `files` maps each file's relative path to its SHA-256."""
+    """What a snapshot says of itself. `files` maps each file's relative path to its SHA-256; `gate` is what was checked."""
 
     format: int
     id: str
@@ -59,6 +59,7 @@ class Manifest:
     chunks: int
     failures: int
     files: Mapping[str, str]
+    gate: Sequence[Mapping[str, Any]] = ()
 
 
 class SnapshotWriter:
@@ -96,19 +97,29 @@ class SnapshotWriter:
         """Documents added so far."""
         return self._store.documents
 
-    def publish(self) -> Manifest:
+    @property
+    def chunks(self) -> int:
+        """Chunks added so far."""
+        return self._store.chunks
+
+    def publish(self, check: Callable[[Path], Sequence[Mapping[str, Any]]] | None = None) -> Manifest:
         """Complete the files, verify them by opening and searching, and make the snapshot the current one.
+
+        `check` is handed the folder of the complete files; what it gives back stands in the manifest as `gate`, and what it
+        raises keeps the snapshot from being published.
 
         Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
         Raises: SnapshotDamaged where the verification fails, NotWritten; nothing is published then.
         """
         with _writing(self._folder):
-            return self._publish()
+            self._store.close()
+            self._dense.write(self._folder / "dense.faiss")
+            self._write_lexical()
+        gate = check(self._folder) if check is not None else ()
+        with _writing(self._folder):
+            return self._publish(gate)
 
-    def _publish(self) -> Manifest:
-        self._store.close()
-        self._dense.write(self._folder / "dense.faiss")
-        self._write_lexical()
+    def _publish(self, gate: Sequence[Mapping[str, Any]]) -> Manifest:
         number = max(map(_number, snapshot_ids(self._data_dir)), default=0) + 1
         unnamed = Manifest(
             format=FORMAT,
@@ -121,9 +132,10 @@ class SnapshotWriter:
             chunks=self._store.chunks,
             failures=self._failures,
             files=_hash_files(self._folder),
+            gate=gate,
         )
-        manifest = replace(unnamed, id=f"{number:06d}-{_digest(unnamed)}")
-        (self._folder / "manifest.json").write_text(_written(manifest), encoding="utf-8")
+        manifest = replace(unnamed, id=f"{number:06d}-{_digest(asdict(unnamed))}")
+        (self._folder / "manifest.json").write_text(_written(asdict(manifest)), encoding="utf-8")
         _verify_by_searching(self._folder)
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
@@ -206,6 +218,16 @@ class OpenSnapshot:
         """Close the files and let the snapshot go."""
         self.store.close()
         self._lock.close()
+
+
+@contextmanager
+def searching(folder: Path, settings: SearchSettings) -> Iterator[Searcher]:
+    """A search over the complete files of a snapshot that is not published yet."""
+    store = Store(folder / "chunks.db")
+    try:
+        yield Searcher(store, DenseIndex(folder / "dense.faiss"), LexicalIndex(folder / "lexical"), settings)
+    finally:
+        store.close()
 
 
 def snapshot_ids(data_dir: Path) -> list[str]:
@@ -307,19 +329,22 @@ def read_manifest(folder: Path) -> Manifest:
         raise SnapshotDamaged(folder.name, f"manifest.json cannot be read ({type(error).__name__})") from error
     if manifest.id != folder.name:
         raise SnapshotDamaged(folder.name, f"its manifest is that of {manifest.id!r}")
-    if not manifest.id.endswith(f"-{_digest(manifest)}") or text != _written(manifest):
+    if not manifest.id.endswith(f"-{_digest(data)}") or text != _written(data):
         raise SnapshotDamaged(folder.name, "its manifest was changed")
     return manifest
 
 
-def _written(manifest: Manifest) -> str:
+def _written(manifest: Mapping[str, Any]) -> str:
     """The manifest as it stands on disk, to the last byte."""
-    return json.dumps(asdict(manifest), indent=1) + "\n"
+    return json.dumps(manifest, indent=1) + "\n"
 
 
-def _digest(manifest: Manifest) -> str:
-    """What a snapshot's id ends in: it stands for every value of the manifest and, through their hashes, for the files."""
-    values = {key: value for key, value in asdict(manifest).items() if key != "id"}
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """What a snapshot's id ends in: it stands for every value of the manifest and, through their hashes, for the files.
+
+    It is taken of what is written, so that a manifest of an earlier version, which lacks a value, keeps its id.
+    """
+    values = {key: value for key, value in manifest.items() if key != "id"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -54,6 +54,9 @@ PASSAGE_TABLES = "FROM chunks c JOIN documents d USING (number)"
 DOCUMENT_COLUMNS = "document_id, version, collection, source, title, text, sections, format, language, groups, label, metadata"
 LONGEST_FACET = 200
 
+DocumentParts = tuple[Document, list[Chunk], list[bytes], Ordinals]
+"""A document, its chunks, the hashes of what was embedded of each, and their ordinals."""
+
 ORPHANS = {
     "chunk": "SELECT chunk_id FROM chunks WHERE number NOT IN (SELECT number FROM documents)",
     "group": "SELECT name FROM document_groups WHERE number NOT IN (SELECT number FROM documents)",
@@ -302,26 +305,40 @@ class Store:
             document = _document(rows[0])
             yield document, self.passages_of(document.document_id)
 
-    def documents_of_file(self, collection: str, path: str) -> list[tuple[Document, list[Chunk], list[bytes], Ordinals]]:
+    def documents_of_file(self, collection: str, path: str) -> list[DocumentParts]:
         """What came of a file: documents with chunks, hashes of the embedder's inputs, and ordinals. For the job only."""
         rows = self._rows(
             f"SELECT {DOCUMENT_COLUMNS}, number FROM documents WHERE collection = ? AND path = ? ORDER BY number",  # noqa: S608 - constants
             [collection, path],
         )
-        found = []
-        for row in rows:
-            document = _document(row[:-1])
-            chunk_rows = self._rows(
-                'SELECT ordinal, chunk_id, start, "end", text, heading, page, input_hash FROM chunks '
-                "WHERE number = ? ORDER BY ordinal",
-                [row[-1]],
-            )
-            chunks = [
-                Chunk(r[1], document.document_id, document.version, r[2], r[3], r[4], tuple(json.loads(r[5])), r[6])
-                for r in chunk_rows
-            ]
-            found.append((document, chunks, [r[7] for r in chunk_rows], np.array([r[0] for r in chunk_rows], dtype=np.int64)))
-        return found
+        return [self._parts(row) for row in rows]
+
+    def document_with_parts(self, document_id: str) -> DocumentParts | None:
+        """One document with chunks, hashes of the embedder's inputs, and ordinals. For the job only."""
+        rows = self._rows(f"SELECT {DOCUMENT_COLUMNS}, number FROM documents WHERE document_id = ?", [document_id])  # noqa: S608 - constants
+        return self._parts(rows[0]) if rows else None
+
+    def metadata(self, document_id: str) -> Mapping[str, str]:
+        """A document's metadata; empty where there is no such document. For the job only."""
+        rows = self._rows("SELECT metadata FROM documents WHERE document_id = ?", [document_id])
+        return dict(json.loads(rows[0][0])) if rows else {}
+
+    def document_ids(self) -> list[str]:
+        """The ids of all documents. For the job only."""
+        return [document_id for (document_id,) in self._rows("SELECT document_id FROM documents")]
+
+    def _parts(self, row: Row) -> DocumentParts:
+        document = _document(row[:-1])
+        chunk_rows = self._rows(
+            'SELECT ordinal, chunk_id, start, "end", text, heading, page, input_hash FROM chunks '
+            "WHERE number = ? ORDER BY ordinal",
+            [row[-1]],
+        )
+        chunks = [
+            Chunk(r[1], document.document_id, document.version, r[2], r[3], r[4], tuple(json.loads(r[5])), r[6])
+            for r in chunk_rows
+        ]
+        return document, chunks, [r[7] for r in chunk_rows], np.array([r[0] for r in chunk_rows], dtype=np.int64)
 
     def document_summaries(self, groups: Sequence[str], *, after: str | None, limit: int) -> list[DocumentSummary]:
         """The documents that any of `groups` may see, ordered by id, from the one behind `after` on."""

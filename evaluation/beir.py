@@ -12,7 +12,7 @@ from typing import Any
 from evaluation.golden import GoldenError, Question, question_of, read_golden, read_rows
 from ingest.job import run
 from ingest.report import Listener, Report
-from ingest.settings import JobSettings, SourceSettings
+from ingest.settings import GateSettings, IngestSettings, JobSettings, SourceSettings
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 
@@ -89,7 +89,9 @@ def ingest(
     with copy.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _documents(data_set.corpus))
     source = SourceSettings(path=copy, name=data_set.name, groups=groups, max_file_bytes=max(1, copy.stat().st_size))
-    return data_dir, run(settings.model_copy(update={"data_dir": data_dir, "sources": (source,)}), listener)
+    # The configuration's gate and webhook are about the organisation's own documents.
+    own = {"data_dir": data_dir, "sources": (source,), "gate": GateSettings(), "ingest": IngestSettings()}
+    return data_dir, run(settings.model_copy(update=own), listener, allow_removals=True)
 
 
 def _documents(corpus: Path) -> Iterator[Mapping[str, str]]:

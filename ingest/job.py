@@ -2,65 +2,98 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.embedders.weights import find_model, fingerprint_of
-from corpus.errors import ArchivistError, ConfigError, DocumentError, NoSnapshot, SnapshotDamaged
-from corpus.language import detect_language
-from corpus.settings import LabelSettings, SearchSettings
-from corpus.snapshot import (
-    EmbedderStamp,
-    OpenSnapshot,
-    SnapshotWriter,
-    current_id,
-    open_current,
-    point_to,
-    purge,
-    remove_litter,
-)
+from corpus.errors import ArchivistError, ConfigError, DocumentError, RunRefused, SnapshotDamaged
+from corpus.snapshot import EmbedderStamp, OpenSnapshot, SnapshotWriter, current_id, point_to, purge, remove_litter
 from corpus.store import Failure, FileRecord
-from corpus.types import Chunk, Document, Vectors, document_id_of, version_of
+from corpus.types import Chunk, Document, Vectors, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
+from ingest.documents import MOVED_FROM, document_of, failure_of, in_order, key_of, moves_told, where_of
+from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs_search, shown
+from ingest.guard import removals, vanished
 from ingest.isolation.pool import Readers
 from ingest.isolation.process import Disturbed
-from ingest.labels import Access, access_of_file, access_of_row
 from ingest.lock import locked
+from ingest.notify import notify
+from ingest.parent import made_like_this, making, open_parent
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
-from ingest.readers.read import READER_VERSION, format_of
 from ingest.report import Event, Listener, Report, Step
+from ingest.runs import RunLog
+from ingest.scan import Found, scan
 from ingest.settings import JobSettings
-from ingest.sources.folder import SourceFile, walk
+from ingest.sources.folder import SourceFile
+from ingest.sources.pages import forget_pages
 from ingest.vectors import VectorSource, forget, input_hash
 
-CHUNKER_VERSION = 1
 BATCH_CHUNKS = 128
 WORK = "work/embeddings.db"
 
 
-def run(settings: JobSettings, listener: Listener = lambda event: None) -> Report:
-    """Bring the snapshot up to date with the sources.
+def run(
+    settings: JobSettings,
+    listener: Listener = lambda event: None,
+    *,
+    allow_removals: bool = False,
+    measure: Measure | None = None,
+    run_id: str | None = None,
+) -> Report:
+    """Bring the snapshot up to date with the sources, and write the run's report.
 
-    Raises: LockHeld where another run is at work, ConfigError where a source is not there, ArchivistError where nothing can
-    be published; the served snapshot is untouched then.
+    `allow_removals` lets a run remove any share of the documents. `measure` is what the gate measures a golden set with.
+    Raises: LockHeld where another run is at work, RunRefused where a guard or the gate stopped it, ConfigError where a source
+    is not there, ArchivistError where nothing can be published; the served snapshot is untouched then.
     """
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
     with locked(settings.data_dir):
-        remove_litter(settings.data_dir)
-        parent = _open_parent(settings.data_dir)
-        try:
-            return _Run(settings, listener, parent).run()
-        finally:
-            if parent is not None:
-                parent.close()
+        log = RunLog(settings.data_dir, run_id, settings.ingest.runs_kept)
+        return _reported(settings, log, lambda: _run_locked(settings, log, listener, allow_removals, measure))
+
+
+def _run_locked(
+    settings: JobSettings, log: RunLog, listener: Listener, allow_removals: bool, measure: Measure | None
+) -> Report:
+    remove_litter(settings.data_dir)
+    parent = open_parent(settings.data_dir)
+    try:
+        job = _Run(settings, log.hearing(listener), parent, allow_removals=allow_removals, measure=measure)
+        return replace(job.run(), run=log.run_id)
+    finally:
+        if parent is not None:
+            parent.close()
+
+
+def _reported(settings: JobSettings, log: RunLog, work: Callable[[], Report]) -> Report:
+    """Do the work, write down how it ended, and tell the webhook where that is not simply well."""
+    ended: dict[str, Any]
+    try:
+        report = work()
+    except RunRefused as error:
+        ended = log.end("refused", {**error.report, "reasons": error.reasons})
+        error.report = ended
+        _tell(settings, log, ended)
+        raise
+    except BaseException as error:
+        _tell(settings, log, log.end("failed", {"error": str(error), "error_kind": type(error).__name__}))
+        raise
+    ended = log.end("published" if report.published else "unchanged", report.as_json())
+    if report.failures:
+        _tell(settings, log, ended)
+    return report
+
+
+def _tell(settings: JobSettings, log: RunLog, ended: dict[str, Any]) -> None:
+    if settings.ingest.webhook_url is not None:
+        log.note(ended, webhook=notify(settings.ingest.webhook_url.get_secret_value(), ended))
 
 
 @dataclass(slots=True)
@@ -78,58 +111,73 @@ class _Item:
 class _Run:
     """One run: its settings, the parent snapshot it starts from, and how far it is."""
 
-    def __init__(self, settings: JobSettings, listener: Listener, parent: OpenSnapshot | None) -> None:
+    def __init__(
+        self,
+        settings: JobSettings,
+        listener: Listener,
+        parent: OpenSnapshot | None,
+        *,
+        allow_removals: bool = False,
+        measure: Measure | None = None,
+    ) -> None:
         self.settings, self.listener, self.parent = settings, listener, parent
+        self.allow_removals, self.measure = allow_removals, measure
         self.started = time.monotonic()
         self.embedder: Embedder | None = None
         folder = find_model(settings.embedder.model, allow_hub=settings.embedder.allow_hub)
         self.fingerprint = fingerprint_of(folder, settings.embedder)
         # Files are kept as they are only where the parent was made with this model and these chunks.
-        self.base = parent if parent is not None and self._made_like_this(parent) else None
+        self.base = parent if parent is not None and made_like_this(parent, self.fingerprint, settings) else None
         self.failures: list[Failure] = []
-        self.disturbed: set[SourceFile] = set()
+        self.disturbed: set[tuple[str, str]] = set()
         self.document_ids: set[str] = set()
+        self.moved_from: set[str] = set()
+        self.stale: tuple[Failure, ...] = ()
         self.total_bytes = self.done_bytes = self.done_files = 0
 
     def run(self) -> Report:
         """Plan, then act."""
         self._say("scan", "reading the sources")
-        sources = {source.collection: source for source in self.settings.sources}
-        files = sorted(
-            (file for source in self.settings.sources for file in walk(source)), key=lambda file: (file.collection, file.path)
-        )
-        self.total_bytes = sum(file.size_bytes for file in files)
-        rights = [access_of_file(sources[file.collection], file.path, self.settings.labels) for file in files]
-        labels = self.settings.labels
-        records = [_record(file, access, labels) for file, access in zip(files, rights, strict=True)]
-        todo = plan(records, self.base.store.files() if self.base else [])
+        found = scan(self.settings, keep_pages=True)
+        self.total_bytes = sum(one.file.size_bytes for one in found)
+        before = list(self.parent.store.files()) if self.parent else []
+        todo = plan((one.record for one in found), before, remake=self.base is None)
+        if not self.allow_removals:
+            share = self.settings.ingest.max_removed_share
+            self._refuse_if(removals(todo, (one.record for one in found), before, share), todo)
+        self.stale = tuple(failure_of(one.file, one.file.stale) for one in found if one.file.stale is not None)
         if self.base is not None and todo.is_empty:
-            return self._unchanged(self.base, todo)
-        if not files:
+            return self._unchanged(self.base, found, todo)
+        if not found:
             raise ArchivistError(self._nothing_to_publish("the sources hold no file that their globs admit"))
-        return self._build(list(zip(files, rights, records, strict=True)), todo)
+        return self._build(found, todo)
 
-    def _build(self, files: list[tuple[SourceFile, Access, FileRecord]], todo: Plan) -> Report:
+    def _build(self, files: list[Found], todo: Plan) -> Report:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
         vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
         stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension)
-        writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, _making(settings))
+        writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
+        readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
         finished = False
-        readers = Readers(settings.isolation, [file for file, _, record in files if record not in kept])
         try:
+            before = self._before(todo)
             pending: list[_Item] = []
             # One order whatever was kept: the result then is that of a run from nothing.
-            for file, rights, record in files:
+            for one in files:
+                file, record = one.file, one.record
                 base = self.base if record in kept else None
-                for item in self._from_parent(base, file) if base else self._from_file(readers, file, rights):
+                earlier = before.get((record.collection, record.path))
+                for item in self._from_parent(base, file) if base else self._from_file(readers, one, earlier):
                     pending.append(item)
                     if sum(len(waiting.inputs) for waiting in pending) >= BATCH_CHUNKS:
                         _flush(pending, vectors, writer)
                         self._say("ingest", file.path, vectors.embedded)
                 # Without a hash the file counts as changed, so that the next run tries it again.
-                writer.add_file(replace(record, content_hash=None) if file in self.disturbed else record)
+                writer.add_file(
+                    replace(record, content_hash=None) if (file.collection, file.path) in self.disturbed else record
+                )
                 self.done_bytes += file.size_bytes
                 self.done_files += 1
             _flush(pending, vectors, writer)
@@ -139,7 +187,7 @@ class _Run:
             if writer.documents == 0:
                 raise ArchivistError(self._nothing_to_publish(f"none of the {len(files)} files could be read"))
             self._say("publish", "verifying and publishing", vectors.embedded)
-            manifest = writer.publish()
+            manifest = writer.publish(lambda folder: self._checked(folder, writer, todo))
             finished = True
         finally:
             readers.close()
@@ -149,6 +197,7 @@ class _Run:
         if self.parent is not None:
             self.parent.close()
         purged = purge(settings.data_dir, settings.retention.snapshots)
+        self._forget_pages(files)
         self._say("done", f"published {manifest.id}", vectors.embedded)
         return Report(
             snapshot=manifest.id,
@@ -161,22 +210,68 @@ class _Run:
             chunks=manifest.chunks,
             embedded=vectors.embedded,
             reused=manifest.chunks - vectors.embedded,
-            failures=tuple(sorted(self.failures, key=lambda failure: (failure.collection, failure.path, failure.item))),
+            failures=in_order([*self.failures, *self.stale]),
             took_s=round(time.monotonic() - self.started, 3),
             purged=tuple(purged),
+            moved=len(todo.moved),
+            moves=moves_told(todo),
+            stale=len(self.stale),
+            gate=tuple(manifest.gate),
             isolation=readers.isolation,
         )
 
-    def _unchanged(self, base: OpenSnapshot, todo: Plan) -> Report:
+    def _before(self, todo: Plan) -> dict[tuple[str, str], FileRecord]:
+        """Where the content of changed and moved files stands in the parent."""
+        if self.parent is None:
+            return {}
+        earlier = {(file.collection, file.path): file for file in self.parent.store.files()}
+        found = {key: earlier[key] for file in todo.changed if (key := (file.collection, file.path)) in earlier}
+        return found | {(move.now.collection, move.now.path): move.before for move in todo.moved}
+
+    def _checked(self, folder: Path, writer: SnapshotWriter, todo: Plan) -> list[dict[str, Any]]:
+        """What stands in the manifest of a snapshot that may be published. Raises: RunRefused for one that may not."""
+        self._say("publish", "checking what was built")
+        now = Counts(writer.documents, writer.chunks, len(self.failures))
+        made = self.parent.manifest if self.parent is not None else None
+        checks = check_counts(self.settings.gate, now, Counts(made.documents, made.chunks) if made is not None else None)
+        if needs_search(self.settings.gate):
+            checks += check_by_searching(folder, self.settings, lambda texts: self._load().embed_queries(texts), self.measure)
+        reasons = [shown(check) for check in checks if not check.passed]
+        if self.parent is not None and not self.allow_removals:
+            before = self.parent.store.document_ids()
+            gone = sum(1 for name in before if name not in self.document_ids and name not in self.moved_from)
+            reasons += vanished(gone, len(before), self.settings.ingest.max_removed_share)
+        passed = [check.as_json() for check in checks]
+        self._refuse_if(reasons, todo, passed)
+        return passed
+
+    def _refuse_if(self, reasons: Sequence[str], todo: Plan, gate: Sequence[Mapping[str, Any]] = ()) -> None:
+        if not reasons:
+            return
+        report = Report(
+            snapshot=self.parent.id if self.parent else None, published=False, added=len(todo.added),
+            changed=len(todo.changed), kept=len(todo.kept), removed=len(todo.removed), moved=len(todo.moved),
+            moves=moves_told(todo), documents=self.parent.manifest.documents if self.parent else 0,
+            chunks=self.parent.manifest.chunks if self.parent else 0, embedded=0, reused=0,
+            failures=in_order(self.failures), took_s=round(time.monotonic() - self.started, 3), gate=tuple(gate),
+        )  # fmt: skip
+        raise RunRefused(reasons, self._after, report.as_json())
+
+    def _forget_pages(self, files: Sequence[Found]) -> None:
+        forget_pages(self.settings.data_dir, ((one.file.collection, one.file.path) for one in files))
+
+    def _unchanged(self, base: OpenSnapshot, files: Sequence[Found], todo: Plan) -> Report:
         if self.parent is not None and self._is_not_current(base):
             point_to(self.settings.data_dir, base.id)
-        # A run that died right behind publishing left it.
+        # A run that died right behind publishing left them.
         forget(self.settings.data_dir / WORK)
+        self._forget_pages(files)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
-            failures=tuple(base.store.failures()), took_s=round(time.monotonic() - self.started, 3),
+            failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
+            stale=len(self.stale),
         )  # fmt: skip
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
@@ -203,10 +298,6 @@ class _Run:
     def _count_tokens(self) -> Callable[[str], int]:
         return remembering(self._load().count_tokens)
 
-    def _made_like_this(self, parent: OpenSnapshot) -> bool:
-        made = parent.manifest
-        return made.embedder.fingerprint == self.fingerprint and dict(made.chunking) == _making(self.settings)
-
     def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[_Item]:
         """The documents of an unchanged file, with their vectors."""
         self.failures += parent.store.failures_of_file(file.collection, file.path)
@@ -214,39 +305,83 @@ class _Run:
             self.document_ids.add(document.document_id)
             yield _Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
 
-    def _from_file(self, readers: Readers, file: SourceFile, rights: Access) -> Iterator[_Item]:
+    def _from_file(self, readers: Readers, one: Found, before: FileRecord | None) -> Iterator[_Item]:
         """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
+        file = one.file
         for found in readers.extracts(file):
-            if isinstance(found, DocumentError):
-                if isinstance(found, Disturbed):
-                    self.disturbed.add(file)
-                self._fail(file, found)
-                continue
-            document = _document(self.settings, file, found, rights)
-            if document.document_id in self.document_ids:
-                where = f"{file.path}#{found.row_id}" if found.row_id is not None else file.path
-                self._fail(file, DocumentError(where, "another document has the same name", "give one of the two another name"))
+            try:
+                if isinstance(found, DocumentError):
+                    raise found
+                document = self._known_as(document_of(self.settings, one, found), found, before)
+                if document.document_id in self.document_ids:
+                    raise DocumentError(
+                        where_of(file, found), "another document has the same name", "give one of the two another name"
+                    )
+            except DocumentError as error:
+                if isinstance(error, Disturbed):
+                    self.disturbed.add((file.collection, file.path))
+                self._fail(file, error)
                 continue
             self.document_ids.add(document.document_id)
-            embedder = self._load()
-            chunks = chunk_document(
-                document,
-                self._count_tokens,
-                max_tokens=self.settings.chunking.max_tokens,
-                overlap_tokens=self.settings.chunking.overlap_tokens,
-                special_tokens=embedder.special_tokens,
+            yield self._unchanged_text(one, document, found, before) or self._cut(file.path, document)
+
+    def _cut(self, path: str, document: Document) -> _Item:
+        """A document cut into chunks, whose vectors are still to be had."""
+        embedder = self._load()
+        chunks = chunk_document(
+            document,
+            self._count_tokens,
+            max_tokens=self.settings.chunking.max_tokens,
+            overlap_tokens=self.settings.chunking.overlap_tokens,
+            special_tokens=embedder.special_tokens,
+        )
+        inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
+        return _Item(path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
+
+    def _known_as(self, document: Document, found: Extract, before: FileRecord | None) -> Document:
+        """The document with the ids by which it was known before it was moved, the last one first."""
+        if self.parent is None or before is None:
+            return document
+        earlier = document_id_of(before.collection, key_of(before.path, found))
+        ids = self.parent.store.metadata(earlier).get(MOVED_FROM, "").split()
+        if earlier != document.document_id:
+            ids = [earlier, *ids]
+            self.moved_from.add(earlier)
+        ids = [known for known in ids if known != document.document_id]  # moved there and back again
+        return replace(document, metadata={**document.metadata, MOVED_FROM: " ".join(ids)}) if ids else document
+
+    def _unchanged_text(self, one: Found, document: Document, found: Extract, before: FileRecord | None) -> _Item | None:
+        """A document whose file was moved, or of which something else is said now, with the chunks and vectors it has.
+
+        They stand as they were embedded, under the title it had then.
+        """
+        if self.base is None or before is None or before.content_hash is None or before.content_hash != one.record.content_hash:
+            return None
+        parts = self.base.store.document_with_parts(document_id_of(before.collection, key_of(before.path, found)))
+        if parts is None or (parts[0].text, parts[0].sections) != (document.text, document.sections):
+            return None
+        _, chunks, hashes, ordinals = parts
+        own = [
+            replace(
+                chunk,
+                chunk_id=chunk_id_of(document.document_id, document.version, chunk.start, chunk.end),
+                document_id=document.document_id,
+                version=document.version,
             )
-            inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
-            yield _Item(file.path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
+            for chunk in chunks
+        ]
+        return _Item(one.file.path, document, own, hashes, [], self.base.dense.vectors(ordinals))
 
     def _fail(self, file: SourceFile, error: DocumentError) -> None:
-        item = error.path.removeprefix(file.path).lstrip("#: ")
-        self.failures.append(Failure(file.collection, file.path, item, error.reason, error.advice))
+        self.failures.append(failure_of(file, error))
+
+    @property
+    def _after(self) -> str:
+        return f"snapshot {self.parent.id!r} stays in service" if self.parent else "look at `sources`"
 
     def _nothing_to_publish(self, reason: str) -> str:
-        after = f"snapshot {self.parent.id!r} stays in service" if self.parent else "look at `sources`"
         listed = "".join(f"\n  {failure.path}: {failure.reason}; {failure.advice}" for failure in self.failures[:20])
-        return f"{reason}; nothing was published, {after}{listed}"
+        return f"{reason}; nothing was published, {self._after}{listed}"
 
     def _say(self, step: Step, message: str, embedded: int = 0) -> None:
         self.listener(Event(step, message, self.done_bytes, self.total_bytes, self.done_files, embedded))
@@ -264,43 +399,3 @@ def _flush(pending: list[_Item], vectors: VectorSource, writer: SnapshotWriter) 
             position += len(item.chunks)
         writer.add_document(item.path, item.document, item.chunks, item.hashes, item.vectors)
     pending.clear()
-
-
-def _document(settings: JobSettings, file: SourceFile, found: Extract, rights: Access) -> Document:
-    key = file.path if found.row_id is None else f"{file.path}#{found.row_id}"
-    own = access_of_row(rights, found.groups, found.label, settings.labels)
-    return Document(
-        document_id=document_id_of(file.collection, key),
-        version=version_of(found.title, found.text),
-        collection=file.collection,
-        source=found.source or key,
-        title=found.title,
-        text=found.text,
-        sections=found.sections,
-        format=format_of(file.path) or "",
-        language=found.language or detect_language(found.text),
-        groups=own.groups,
-        label=own.label,
-        metadata=found.metadata,
-    )
-
-
-def _record(file: SourceFile, access: Access, labels: LabelSettings) -> FileRecord:
-    # The labels' order decides what the labels in an export's rows come to.
-    rules = json.dumps([access.groups, access.label, labels.order, READER_VERSION])
-    rules_hash = hashlib.sha256(rules.encode()).hexdigest()[:16]
-    return FileRecord(file.collection, file.path, file.size_bytes, file.content_hash, rules_hash)
-
-
-def _making(settings: JobSettings) -> dict[str, int]:
-    """What, besides the model, decides how a document is cut."""
-    chunking = settings.chunking
-    return {"version": CHUNKER_VERSION, "max_tokens": chunking.max_tokens, "overlap_tokens": chunking.overlap_tokens}
-
-
-def _open_parent(data_dir: Path) -> OpenSnapshot | None:
-    """The snapshot to start from; None where there is none, or none that is whole."""
-    try:
-        return open_current(data_dir, SearchSettings())[0]
-    except (NoSnapshot, SnapshotDamaged):
-        return None

@@ -1,4 +1,4 @@
-"""Who may see a document and how confidential it is: the source's defaults, its rules, what an export's row says."""
+"""Who may see a document and how confidential it is: the source's defaults, its rules, and what may be said on top of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from corpus.settings import LabelSettings
 from ingest.settings import SourceSettings
 from ingest.sources.globs import matches
+
+EVERYONE = "everyone"
+"""The group of all callers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,21 @@ def access_of_file(source: SourceSettings, path: str, labels: LabelSettings) -> 
 def access_of_row(file: Access, groups: tuple[str, ...] | None, label: str | None, labels: LabelSettings) -> Access:
     """What holds for one row of an export: its own groups where it names some, the higher of its label and the file's."""
     own = file.groups if groups is None else _clean(groups)
+    return Access(own, file.label if label is None else labels.highest([file.label, labels.resolve(label)]))
+
+
+def narrowed(file: Access, groups: tuple[str, ...] | None, label: str | None, labels: LabelSettings) -> Access | None:
+    """What holds where a sidecar or a document's own front matter names groups or a label: they may close, never open.
+
+    A file that everyone may see can be given to any groups; else only those of the file's own groups remain that are named.
+    None where none remains: then nobody may see it.
+    """
+    own = file.groups
+    if groups is not None:
+        named = _clean(groups)
+        own = named if EVERYONE in file.groups else tuple(group for group in file.groups if group in named)
+    if not own:
+        return None
     return Access(own, file.label if label is None else labels.highest([file.label, labels.resolve(label)]))
 
 

@@ -30,7 +30,9 @@ Listener = Callable[[Event], None]
 class Report:
     """The outcome of a run. `published` is False where nothing had changed. Units: seconds.
 
-    `isolation` says what the kernel withheld from the processes that read files; empty where none was read.
+    `failures` are the files and rows that could not be read, and the pages that could not be fetched; of those, `stale` stand
+    as an earlier run fetched them. `moves` are the first of the files whose content lay elsewhere before. `isolation` says what
+    the kernel withheld from the processes that read files; empty where none was read.
     """
 
     snapshot: str | None
@@ -46,6 +48,11 @@ class Report:
     failures: tuple[Failure, ...]
     took_s: float
     purged: tuple[str, ...] = field(default=())
+    moved: int = 0
+    moves: tuple[Mapping[str, str], ...] = ()
+    stale: int = 0
+    gate: tuple[Mapping[str, Any], ...] = ()
+    run: str = ""
     isolation: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

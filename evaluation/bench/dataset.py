@@ -13,7 +13,7 @@ from evaluation.bench.options import Options
 from evaluation.golden import Question, read_golden
 from evaluation.quality import Ranking, measure, rank
 from ingest.job import run
-from ingest.settings import SourceSettings
+from ingest.settings import GateSettings, IngestSettings, SourceSettings
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
 MEASURES = ("nDCG@10", "nDCG@5", "R@5")
@@ -34,7 +34,9 @@ def measure_dataset(options: Options) -> Part:
     data_dir = options.data_dir or options.scratch / "dataset"
     options.say(f"ingesting {name}")
     source = SourceSettings(path=folder / CORPUS, name=name, groups=options.settings.server.groups)
-    report = run(options.job.model_copy(update={"data_dir": data_dir, "sources": (source,)}))
+    # The configuration's gate and webhook are about the organisation's own documents.
+    own = {"data_dir": data_dir, "sources": (source,), "gate": GateSettings(), "ingest": IngestSettings()}
+    report = run(options.job.model_copy(update=own), allow_removals=True)
     options.say(f"searching {len(questions)} times")
     settings = options.settings.model_copy(update={"data_dir": data_dir})
     whole, last = asyncio.run(_rankings(settings, questions))

@@ -138,7 +138,7 @@ class Readers:
         if hashlib.sha256(data).hexdigest() != file.content_hash:
             yield Disturbed(file.path, "it changed while the job was reading it", "the next run will read it again")
             return
-        yield from process.read(file.path, data)
+        yield from process.read(file.name, data)
         if process.holds:
             with self._changed:
                 if process.holds not in self._reports:

@@ -26,7 +26,8 @@ class Extract:
     """What a reader found in a file, or in one row of an export.
 
     `sections` cover the text in order. `row_id` is an export row's own id. `language` is set only where the document
-    declares it; `groups`, `label` and `source` only where a row of an export names them.
+    declares it; `groups` and `label` only where its front matter or a row of an export names them, `source` only where a
+    row does.
     """
 
     title: str

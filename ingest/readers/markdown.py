@@ -1,19 +1,26 @@
-"""Markdown: the source stays as it is, its headings become sections. The only importer of markdown-it-py and yaml."""
+"""Markdown: the source stays as it is, its headings become sections. The only importer of markdown-it-py."""
 
 from __future__ import annotations
 
 import datetime
 import re
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from corpus.errors import DocumentError
 from ingest.readers.extract import Extract, as_title, clean, is_title, one_line, sections_of, title_from_name
 from ingest.readers.text import decode
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.{0,65536}?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+
+_ACCESS = ("groups", "label")
+# Taken for metadata, a misspelt access key would leave a document open that its author closed.
+_NEARLY_ACCESS = ("group", "labels", "acl")
+_SPEAKS_OF_ACCESS = re.compile(r"^\s*['\"]?(groups?|labels?|acl)['\"]?\s*:", re.MULTILINE | re.IGNORECASE)
 
 # Headings are found without reading the inline markup of the whole document, which takes most of the time.
 _BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
@@ -21,8 +28,11 @@ _INLINE = MarkdownIt("commonmark")
 
 
 def read_markdown(name: str, data: bytes) -> Extract:
-    """The title is the front matter's, else the first level-1 heading, else the file's name."""
-    declared, text = _front_matter(clean(decode(name, data)))
+    """The title is the front matter's, else the first level-1 heading, else the file's name.
+
+    Raises: DocumentError where the front matter speaks of access in a way that is not understood.
+    """
+    declared, access, text = _front_matter(name, clean(decode(name, data)))
     headings = _headings(text)
     first_title = next((heading for _, level, heading in headings if level == 1), None)
     title = as_title(declared.pop("title", None)) or as_title(first_title) or title_from_name(name)
@@ -47,27 +57,62 @@ def read_markdown(name: str, data: bytes) -> Extract:
         text=text,
         sections=sections_of(marks, len(text)),
         language=one_line(language) or None if language else None,
+        groups=access.groups,
+        label=access.label,
         metadata=declared,
     )
 
 
-def _front_matter(text: str) -> tuple[dict[str, str], str]:
-    """The YAML between `---` lines as strings, and the text after it; what is no YAML mapping stays in the text."""
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Who may see the document, as far as its front matter says so."""
+
+    groups: tuple[str, ...] | None = None
+    label: str | None = None
+
+
+def _front_matter(name: str, text: str) -> tuple[dict[str, str], _Access, str]:
+    """The YAML between `---` lines as strings, what it says of access, and the text after it.
+
+    What is no YAML mapping stays in the text, unless it looks as if it meant to close the document.
+    """
     match = _FRONT_MATTER.match(text)
     if match is None:
-        return {}, text
+        return {}, _Access(), text
     try:
         values = yaml.safe_load(match.group(1))
     # A date such as 2024-13-45 is a ValueError, deep nesting a RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError):
-        return {}, text
+        values = None
     if not isinstance(values, dict):
-        return {}, text
-    return {
-        one_line(str(key)).casefold(): written
-        for key, value in values.items()
-        if isinstance(key, str) and (written := _scalar(value))
-    }, text[match.end() :]
+        if _SPEAKS_OF_ACCESS.search(match.group(1)):
+            raise _unclear(name, "it names groups or a label, and is not valid YAML")
+        return {}, _Access(), text
+    named = {one_line(key).casefold(): value for key, value in values.items() if isinstance(key, str)}
+    access = _access(name, named)
+    declared = {key: written for key, value in named.items() if key not in _ACCESS and (written := _scalar(value))}
+    return declared, access, text[match.end() :]
+
+
+def _access(name: str, named: dict[str, object]) -> _Access:
+    for key in _NEARLY_ACCESS:
+        if key in named:
+            raise _unclear(name, f"unknown key {key!r}; write it as `groups` or `label`")
+    groups: tuple[str, ...] | None = None
+    if "groups" in named:
+        value = named["groups"]
+        written = value if isinstance(value, list) else [value]
+        groups = tuple(one_line(group) if isinstance(group, str) else "" for group in written)
+        if not groups or not all(groups):
+            raise _unclear(name, "groups is not a list of at least one group")
+    label = named.get("label")
+    if "label" in named and (not isinstance(label, str) or not one_line(label)):
+        raise _unclear(name, "label is not the name of a label")
+    return _Access(groups, one_line(label) if isinstance(label, str) else None)
+
+
+def _unclear(name: str, reason: str) -> DocumentError:
+    return DocumentError(name, f"its front matter: {reason}", "mend it; until then the document is left out")
 
 
 def _scalar(value: object) -> str:

@@ -26,5 +26,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether a relative POSIX path matches a glob."""
-    return _compiled(pattern).fullmatch(path) is not None
+    """Whether a relative POSIX path matches a glob; an address matches with or without its scheme."""
+    compiled = _compiled(pattern)
+    if compiled.fullmatch(path) is not None:
+        return True
+    scheme, separator, rest = path.partition("://")
+    return bool(separator and scheme) and compiled.fullmatch(rest) is not None

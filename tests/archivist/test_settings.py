@@ -93,7 +93,7 @@ BAD = {
     "unknown provider": ("llm: {default: nobody}", "llm.default 'nobody' is not a provider; known: extractive"),
     "unknown default label": ("labels: {default: x}", "labels.default 'x' is not in labels.order"),
     "same source twice": ("sources: [{path: /a/x}, {path: /b/x}]", "two sources are called 'x'"),
-    "source without a path": ("sources: [{name: x}]", "sources.0.path: Field required"),
+    "source without a path": ("sources: [{name: x}]", "sources.0: a source has either a path, or urls (or urls_file)"),
     "a source for nobody": ("sources: [{path: x, groups: []}]", "groups must name at least one group"),
 }
 

@@ -172,7 +172,7 @@ def test_a_new_order_of_labels_is_applied_to_rows(site: Path, run: Run) -> None:
 def test_other_chunking_makes_everything_anew(site: Path, run: Run) -> None:
     """With another chunk size the old chunks are not kept."""
     report = run(job_settings(site / "data", site / "documents", chunking=ChunkingSettings(max_tokens=48, overlap_tokens=8)))
-    assert (report.published, report.kept, report.added) == (True, 0, len(FILES))
+    assert (report.published, report.kept, report.changed) == (True, 0, len(FILES))
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_published(tmp_path: Path, run: Run) -> None:

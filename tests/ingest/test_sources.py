@@ -29,6 +29,10 @@ from tests.making import write_files
         ("a.md", "a.m[de]", False),
         ("a(1)+.md", "a(1)+.md", True),
         ("a\nb.md", "*.md", True),
+        ("https://wiki.example/hr/plan?year=1", "**/hr/**", True),
+        ("https://wiki.example/hr/plan", "https://wiki.example/hr/*", True),
+        ("https://wiki.example/hr/plan", "wiki.example/hr/*", True),
+        ("https://wiki.example/hr/plan", "other.example/**", False),
     ],
 )
 def test_a_glob_matches(path: str, pattern: str, expected: bool) -> None:
