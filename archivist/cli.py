@@ -212,13 +212,14 @@ def search(
     """Find passages without a running service."""
     from corpus.embedders.embedder import open_embedder
     from corpus.search import Query, Scope
-    from corpus.snapshot import open_current
+    from corpus.snapshot import MODELS, open_current
 
     settings = _settings(config, data).service()
     _check_question(query, settings)
     snapshot, _ = open_current(settings.data_dir, settings.search)
     try:
-        embedder = open_embedder(settings.embedder, threads=settings.embedder.query_threads)
+        graph, threads = snapshot.manifest.embedder.graph, settings.embedder.query_threads
+        embedder = open_embedder(settings.embedder, models=settings.data_dir / MODELS, graph=graph, threads=threads)
         snapshot.require(embedder.fingerprint, embedder.model)
         vector = embedder.embed_queries([query])[0]
         hits = snapshot.search.search([Query(query, vector)], Scope(settings.server.groups), top_k)

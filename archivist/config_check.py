@@ -60,7 +60,9 @@ def problems_of(settings: Settings) -> Iterator[str]:
     """Every reason why the service or the job could not work with it. Opens no data, loads no embedding model."""
     from app.answering.prompt import Prompts
     from app.llm.routes import Routes
+    from corpus.embedders.graph import graphs
     from corpus.embedders.weights import find_model
+    from corpus.snapshot import MODELS
 
     yield from _refused(lambda: Routes(settings.llm))
     try:
@@ -74,7 +76,8 @@ def problems_of(settings: Settings) -> Iterator[str]:
     for source in settings.sources:
         if not source.path.expanduser().exists():
             yield f"source {source.collection!r}: no folder or file {str(source.path)!r}; is it mounted?"
-    if not settings.embedder.allow_hub:
+    exported = any(graph.fits(settings.embedder) for graph in graphs(settings.data_dir / MODELS))
+    if not settings.embedder.allow_hub and not exported:
         yield from _refused(lambda: find_model(settings.embedder.model, allow_hub=False))
 
 

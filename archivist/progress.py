@@ -70,6 +70,7 @@ def summary(report: Report) -> str:
         lines.append(
             f"Nothing changed: {report.kept} files, {report.documents} documents in {report.snapshot}. Nothing was embedded."
         )
+    lines += [f"Note: {note}." for note in report.notes]
     if report.failures:
         lines.append(f"{len(report.failures)} could not be read:")
         for failure in report.failures:

@@ -1,6 +1,7 @@
 """One published version of the corpus: write, verify, publish, open, purge.
 
 `data/snapshots/<id>/` holds manifest.json, chunks.db, dense.faiss and lexical/; `data/CURRENT` names the one being served.
+`data/models/` holds the exported models that manifests name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
+from corpus.embedders.graph import remove_graphs, remove_unfinished
 from corpus.embedders.weights import file_sha256
 from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
@@ -32,16 +34,21 @@ from corpus.types import Chunk, Document, Vectors
 FORMAT = 1
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
 BUILDING = ".building-"
+MODELS = "models"
+"""The folder of exported models in the data folder."""
+
 SAMPLE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderStamp:
-    """Which model's vectors a snapshot holds."""
+    """Which model's vectors a snapshot holds, what made them, and the exported graph that embeds questions for it, if any."""
 
     model: str
     fingerprint: str
     dimension: int
+    engine: str = "sentence-transformers"
+    graph: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,10 @@ class SnapshotWriter:
         """Documents added so far."""
         return self._store.documents
 
+    def embedded_with(self, engine: str, graph: str | None) -> None:
+        """Note what the vectors were made with, which is known only once something had to be embedded."""
+        self._embedder = replace(self._embedder, engine=engine, graph=graph)
+
     def publish(self) -> Manifest:
         """Complete the files, verify them by opening and searching, and make the snapshot the current one.
 
@@ -116,7 +127,7 @@ class SnapshotWriter:
             failures=self._failures,
             files=_hash_files(self._folder),
         )
-        manifest = replace(unnamed, id=f"{number:06d}-{_digest(unnamed)}")
+        manifest = replace(unnamed, id=f"{number:06d}-{_digest(asdict(unnamed))}")
         (self._folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
         _verify_by_searching(self._folder)
         _sync_tree(self._folder)
@@ -269,13 +280,23 @@ def purge(data_dir: Path, keep: int) -> list[str]:
     for name in snapshot_ids(data_dir)[:-keep]:
         if name != current and _remove_unused(folder / name):
             removed.append(name)
+    _remove_unnamed_graphs(data_dir)
     return removed
+
+
+def graph_of_current(data_dir: Path) -> str | None:
+    """The exported model that the current snapshot names; None where there is neither."""
+    try:
+        return read_manifest(data_dir / "snapshots" / current_id(data_dir)).embedder.graph
+    except SnapshotError:
+        return None
 
 
 def remove_litter(data_dir: Path) -> None:
     """Remove what a killed run left. The caller holds the job's lock."""
     for left in [*(data_dir / "snapshots").glob(f"{BUILDING}*"), *data_dir.glob(".CURRENT-*")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
+    remove_unfinished(data_dir / MODELS)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -289,15 +310,27 @@ def read_manifest(folder: Path) -> Manifest:
         raise SnapshotDamaged(folder.name, f"manifest.json cannot be read ({type(error).__name__})") from error
     if manifest.id != folder.name:
         raise SnapshotDamaged(folder.name, f"its manifest is that of {manifest.id!r}")
-    if not manifest.id.endswith(f"-{_digest(manifest)}"):
+    if not manifest.id.endswith(f"-{_digest(data)}"):
         raise SnapshotDamaged(folder.name, "its manifest was changed")
     return manifest
 
 
-def _digest(manifest: Manifest) -> str:
-    """What a snapshot's id ends in: it stands for every value of the manifest and, through their hashes, for the files."""
-    values = {key: value for key, value in asdict(manifest).items() if key != "id"}
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """What a snapshot's id ends in: it stands for every value of the manifest and, through their hashes, for the files.
+
+    Over what is written, not over what this version makes of it: a manifest without a newer field keeps its id.
+    """
+    values = {key: value for key, value in manifest.items() if key != "id"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _remove_unnamed_graphs(data_dir: Path) -> None:
+    """Remove the exported models that no snapshot names; none while a manifest cannot be read, which may name one."""
+    try:
+        manifests = [read_manifest(data_dir / "snapshots" / name) for name in snapshot_ids(data_dir)]
+    except SnapshotDamaged:
+        return
+    remove_graphs(data_dir / MODELS, {manifest.embedder.graph for manifest in manifests})
 
 
 def _number(snapshot_id: str) -> int:

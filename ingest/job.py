@@ -12,12 +12,23 @@ from pathlib import Path
 
 import filelock
 
-from corpus.embedders.embedder import Embedder, open_embedder
+from corpus.embedders.embedder import Embedder, Exporting, open_embedder
+from corpus.embedders.graph import read_graph
 from corpus.embedders.weights import find_model, fingerprint_of
-from corpus.errors import ArchivistError, ConfigError, DocumentError, LockHeld, NoSnapshot, SnapshotDamaged
+from corpus.errors import (
+    ArchivistError,
+    ConfigError,
+    DocumentError,
+    LockHeld,
+    ModelDamaged,
+    ModelNotFound,
+    NoSnapshot,
+    SnapshotDamaged,
+)
 from corpus.language import detect_language
 from corpus.settings import LabelSettings, SearchSettings
 from corpus.snapshot import (
+    MODELS,
     EmbedderStamp,
     OpenSnapshot,
     SnapshotWriter,
@@ -41,6 +52,8 @@ from ingest.vectors import VectorSource, input_hash
 
 CHUNKER_VERSION = 1
 BATCH_CHUNKS = 128
+SAMPLE_FILES, SAMPLE_PIECES, SAMPLE_CHARS, SAMPLE_TEXTS = 100, 5, 800, 300
+"""Texts on which the loss of a precision is measured: files looked at, pieces of one document, characters, texts at most."""
 
 
 def run(settings: JobSettings, listener: Listener = lambda event: None) -> Report:
@@ -92,6 +105,8 @@ class _Run:
         self.fingerprint = fingerprint_of(folder, settings.embedder)
         # Files are kept as they are only where the parent was made with this model and these chunks.
         self.base = parent if parent is not None and self._made_like_this(parent) else None
+        self.files: list[SourceFile] = []
+        self.notes: list[str] = []
         self.failures: list[Failure] = []
         self.disturbed: set[SourceFile] = set()
         self.document_ids: set[str] = set()
@@ -104,6 +119,7 @@ class _Run:
         files = sorted(
             (file for source in self.settings.sources for file in walk(source)), key=lambda file: (file.collection, file.path)
         )
+        self.files = files
         self.total_bytes = sum(file.size_bytes for file in files)
         rights = [access_of_file(sources[file.collection], file.path, self.settings.labels) for file in files]
         labels = self.settings.labels
@@ -144,6 +160,8 @@ class _Run:
             if writer.documents == 0:
                 raise ArchivistError(self._nothing_to_publish(f"none of the {len(files)} files could be read"))
             self._say("publish", "verifying and publishing", vectors.embedded)
+            made_by = self.embedder or (self.base.manifest.embedder if self.base else self._load())
+            writer.embedded_with(made_by.engine, made_by.graph)
             manifest = writer.publish()
             finished = True
         finally:
@@ -168,16 +186,19 @@ class _Run:
             failures=tuple(sorted(self.failures, key=lambda failure: (failure.collection, failure.path, failure.item))),
             took_s=round(time.monotonic() - self.started, 3),
             purged=tuple(purged),
+            engine=made_by.engine,
+            notes=tuple(self.notes),
         )
 
     def _unchanged(self, base: OpenSnapshot, todo: Plan) -> Report:
         if self.parent is not None and self._is_not_current(base):
             point_to(self.settings.data_dir, base.id)
+        self._mend_graph(base.manifest.embedder.graph)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
-            failures=tuple(base.store.failures()), took_s=round(time.monotonic() - self.started, 3),
+            failures=tuple(base.store.failures()), took_s=round(time.monotonic() - self.started, 3), notes=tuple(self.notes),
         )  # fmt: skip
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
@@ -191,7 +212,9 @@ class _Run:
         """The embedder, loaded when it is first needed: a run that embeds nothing loads no model."""
         if self.embedder is None:
             self._say("load_model", f"loading {self.settings.embedder.model}")
-            self.embedder = open_embedder(self.settings.embedder)
+            models = self.settings.data_dir / MODELS
+            exporting = Exporting(self.fingerprint, self._sample, self.notes.append)
+            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=exporting)
             longest = self.embedder.max_tokens
             if self.settings.chunking.max_tokens > longest:
                 raise ConfigError(
@@ -199,6 +222,25 @@ class _Run:
                     f"{self.settings.embedder.model!r} embeds; set it to {longest} or less"
                 )
         return self.embedder
+
+    def _sample(self) -> list[str]:
+        """Pieces of the documents, from files all over the sources."""
+        pieces: list[str] = []
+        for file in self.files[:: max(1, len(self.files) // SAMPLE_FILES)]:
+            for found in _extracts(file):
+                if not isinstance(found, DocumentError):
+                    text = found.text[: SAMPLE_CHARS * SAMPLE_PIECES]
+                    pieces += [text[begin : begin + SAMPLE_CHARS] for begin in range(0, len(text), SAMPLE_CHARS)]
+        return pieces[:SAMPLE_TEXTS]
+
+    def _mend_graph(self, named: str | None) -> None:
+        """Export the model again where the graph that a snapshot names is gone or damaged: the service needs it."""
+        if named is None or self.settings.embedder.engine == "sentence-transformers":
+            return
+        try:
+            read_graph(self.settings.data_dir / MODELS, named).check()
+        except (ModelNotFound, ModelDamaged):
+            self._load()
 
     @cached_property
     def _count_tokens(self) -> Callable[[str], int]:

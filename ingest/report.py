@@ -28,7 +28,10 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of a run. `published` is False where nothing had changed. Units: seconds."""
+    """The outcome of a run. `published` is False where nothing had changed. Units: seconds.
+
+    `engine` is what embedded, None where nothing was published; `notes` are sentences of it that a person should read.
+    """
 
     snapshot: str | None
     published: bool
@@ -43,6 +46,8 @@ class Report:
     failures: tuple[Failure, ...]
     took_s: float
     purged: tuple[str, ...] = field(default=())
+    engine: str | None = None
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""
