@@ -243,7 +243,9 @@ def bench(
     golden: Annotated[Path, typer.Option(help="Golden set of the configured sources.")] = Path("examples/golden.jsonl"),
     only: Annotated[
         list[str] | None,
-        typer.Option(help="handbook, latency, first_token, startup, livez, gateway or dataset; else all. Repeatable."),
+        typer.Option(
+            help="handbook, latency, first_token, startup, livez, gateway, embedding or dataset; else all. Repeatable."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="A data set: folder with corpus.jsonl and queries.jsonl.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps what was embedded for the next time.")] = None,

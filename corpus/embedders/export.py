@@ -11,22 +11,20 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnxruntime.quantization import quantize_dynamic
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 from sentence_transformers import SentenceTransformer
 
 from corpus.embedders.graph import FORMAT, GRAPH, TOKENIZER, About, Graph, building, write_graph
+from corpus.embedders.loss import cosines, loss_of
 from corpus.embedders.onnx import OnnxEmbedder
 from corpus.embedders.sentence_transformer import SentenceTransformerEmbedder, load_model
 from corpus.embedders.weights import file_sha256, find_model
 from corpus.errors import ModelNotExported
 from corpus.settings import EmbedderSettings
-from corpus.types import Vectors
 
 OPSET = 17
 LEAST_COSINE = 0.99999
@@ -35,7 +33,6 @@ LEAST_COSINE = 0.99999
 LARGEST_BYTES = 1_900_000_000
 """A graph with its weights is one protobuf, which holds 2 GB at most."""
 
-NEIGHBOURS = 10
 SAMPLES = (
     "",
     "a",
@@ -112,8 +109,8 @@ def _export(settings: EmbedderSettings, files: Path, fingerprint: str, reference
         if any(embedder.count_tokens(text) != reference.count_tokens(text) for text in SAMPLES):
             raise ModelNotExported(settings.model, "its tokenizer counts other tokens once it is written to a file")
         least = min(
-            float(_cosines(embedder.embed_documents(SAMPLES), reference.embed_documents(SAMPLES)).min()),
-            float(_cosines(embedder.embed_queries(SAMPLES), reference.embed_queries(SAMPLES)).min()),
+            float(cosines(embedder.embed_documents(SAMPLES), reference.embed_documents(SAMPLES)).min()),
+            float(cosines(embedder.embed_queries(SAMPLES), reference.embed_queries(SAMPLES)).min()),
         )
         if least >= LEAST_COSINE:
             (files / "traced.onnx").unlink()
@@ -182,25 +179,6 @@ def _quantise(settings: EmbedderSettings, files: Path, about: About, texts: Sequ
     about = replace(about, precision="int8")
     after = OnnxEmbedder(Graph("", files, about), settings).embed_documents(texts)
     return replace(about, loss=loss_of(before, after))
-
-
-def loss_of(exact: Vectors, other: Vectors) -> dict[str, float]:
-    """How far vectors are from the exact ones: cosines, and the share of each text's nearest ten that are the same."""
-    cosines = _cosines(exact, other)
-    count = min(NEIGHBOURS, len(exact) - 1)
-    nearest = [np.argsort(-(rows @ rows.T - 2 * np.eye(len(rows))), axis=1)[:, :count] for rows in (exact, other)]
-    same = [len(set(first.tolist()) & set(second.tolist())) / count for first, second in zip(*nearest, strict=True)]
-    return {
-        "texts": len(exact),
-        "mean_cosine": round(float(cosines.mean()), 5),
-        "least_cosine": round(float(cosines.min()), 5),
-        f"top_{NEIGHBOURS}_overlap": round(float(np.mean(same)), 3),
-    }
-
-
-def _cosines(first: Vectors, second: Vectors) -> NDArray[np.float64]:
-    products: NDArray[np.float64] = np.einsum("ij,ij->i", first.astype(np.float64), second.astype(np.float64))
-    return products
 
 
 @contextmanager
