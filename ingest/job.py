@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -39,8 +39,9 @@ from corpus.snapshot import (
     remove_litter,
 )
 from corpus.store import Failure, FileRecord
-from corpus.types import Chunk, Document, Vectors, document_id_of, version_of
+from corpus.types import Document, document_id_of, version_of
 from ingest.chunking import chunk_document, embedder_input, remembering
+from ingest.embedding import Embedding, Item
 from ingest.labels import Access, access_of_file, access_of_row
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
@@ -80,18 +81,6 @@ def run(settings: JobSettings, listener: Listener = lambda event: None) -> Repor
                     parent.close()
     except filelock.Timeout as error:
         raise LockHeld(str(path)) from error
-
-
-@dataclass(slots=True)
-class _Item:
-    """A document on its way into the snapshot: with its vectors, or with the inputs that still have to be embedded."""
-
-    path: str
-    document: Document
-    chunks: list[Chunk]
-    hashes: list[bytes]
-    inputs: list[str]
-    vectors: Vectors | None
 
 
 class _Run:
@@ -137,23 +126,26 @@ class _Run:
         vectors = VectorSource(settings.data_dir / "work" / "embeddings.db", self.parent, self._load, dimension)
         stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension)
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, _making(settings))
+        embedding = Embedding(vectors, writer)
         finished = False
         try:
             kept = set(todo.kept)
-            pending: list[_Item] = []
+            pending: list[Item] = []
             # One order whatever was kept: the result then is that of a run from nothing.
             for file, rights, record in files:
                 base = self.base if record in kept else None
                 for item in self._from_parent(base, file) if base else self._from_file(file, rights):
                     pending.append(item)
                     if sum(len(waiting.inputs) for waiting in pending) >= BATCH_CHUNKS:
-                        _flush(pending, vectors, writer)
+                        embedding.add(pending)
+                        pending = []
                         self._say("ingest", file.path, vectors.embedded)
                 # Without a hash the file counts as changed, so that the next run tries it again.
                 writer.add_file(replace(record, content_hash=None) if file in self.disturbed else record)
                 self.done_bytes += file.size_bytes
                 self.done_files += 1
-            _flush(pending, vectors, writer)
+            embedding.add(pending)
+            embedding.finish()
             self._say("ingest", "all files read", vectors.embedded)
             for failure in self.failures:
                 writer.add_failure(failure)
@@ -165,6 +157,7 @@ class _Run:
             manifest = writer.publish()
             finished = True
         finally:
+            embedding.close()
             vectors.close(finished=finished)
             if not finished:
                 writer.abandon()
@@ -250,14 +243,14 @@ class _Run:
         made = parent.manifest
         return made.embedder.fingerprint == self.fingerprint and dict(made.chunking) == _making(self.settings)
 
-    def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[_Item]:
+    def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[Item]:
         """The documents of an unchanged file, with their vectors."""
         self.failures += parent.store.failures_of_file(file.collection, file.path)
         for document, chunks, hashes, ordinals in parent.store.documents_of_file(file.collection, file.path):
             self.document_ids.add(document.document_id)
-            yield _Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
+            yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
 
-    def _from_file(self, file: SourceFile, rights: Access) -> Iterator[_Item]:
+    def _from_file(self, file: SourceFile, rights: Access) -> Iterator[Item]:
         """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
         for found in _extracts(file):
             if isinstance(found, DocumentError):
@@ -280,7 +273,7 @@ class _Run:
                 special_tokens=embedder.special_tokens,
             )
             inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
-            yield _Item(file.path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
+            yield Item(file.path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
 
     def _fail(self, file: SourceFile, error: DocumentError) -> None:
         item = error.path.removeprefix(file.path).lstrip("#: ")
@@ -293,20 +286,6 @@ class _Run:
 
     def _say(self, step: Step, message: str, embedded: int = 0) -> None:
         self.listener(Event(step, message, self.done_bytes, self.total_bytes, self.done_files, embedded))
-
-
-def _flush(pending: list[_Item], vectors: VectorSource, writer: SnapshotWriter) -> None:
-    """Embed what waits for its vectors, together, and write all that waits, in order."""
-    waiting = [item for item in pending if item.vectors is None]
-    inputs = [text for item in waiting for text in item.inputs]
-    embedded = vectors.vectors(inputs, [key for item in waiting for key in item.hashes])
-    position = 0
-    for item in pending:
-        if item.vectors is None:
-            item.vectors = embedded[position : position + len(item.chunks)]
-            position += len(item.chunks)
-        writer.add_document(item.path, item.document, item.chunks, item.hashes, item.vectors)
-    pending.clear()
 
 
 def _document(settings: JobSettings, file: SourceFile, found: Extract, rights: Access) -> Document:

@@ -22,7 +22,7 @@ PART = "embedding"
 ROUNDS, STARTS, SEARCHES = 3, 3, 30
 ENCODE, FP32, INT8 = "SentenceTransformer.encode", "onnx fp32", "onnx int8"
 ENOUGH_TOKENS = 150
-"""Joined until so many, texts have about 176 tokens: the mean of the chunks of four sets of long documents. Source: measured."""
+"""Joined until so many, texts have about 176 tokens, the mean of the chunks of long documents. Source: measured."""
 
 DEFAULT_BATCH = 32
 """What `SentenceTransformer.encode` embeds at once unless told otherwise."""
