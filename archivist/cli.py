@@ -305,9 +305,10 @@ def verify_snapshot(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Check a snapshot: hashes, counts, offsets, the three stores against each other."""
+    """Check a snapshot: hashes, counts, offsets, the three stores against each other, the exported model that it names."""
+    from corpus.embedders.graph import read_graph
     from corpus.errors import SnapshotDamaged
-    from corpus.snapshot import current_id, open_snapshot
+    from corpus.snapshot import MODELS, current_id, open_snapshot
 
     settings = _settings(config, data)
     opened = open_snapshot(settings.data_dir, snapshot or current_id(settings.data_dir), settings.search)
@@ -315,6 +316,8 @@ def verify_snapshot(
         problems = opened.store.check()
         if problems:
             raise SnapshotDamaged(opened.id, "; ".join(problems[:5]))
+        if (graph := opened.manifest.embedder.graph) is not None:
+            read_graph(settings.data_dir / MODELS, graph).check()
         _print(f"{opened.id} is whole: {opened.manifest.documents} documents, {opened.manifest.chunks} chunks.")
     finally:
         opened.close()
