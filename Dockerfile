@@ -4,20 +4,26 @@
 # only to the host names in ARCHIVIST_SERVER__ALLOWED_HOSTS, a JSON list: localhost and 127.0.0.1, unless you name yours as
 # well. Keep 127.0.0.1 in it: the health check calls by it.
 # Nothing is written but /data and /tmp: it runs with --read-only --tmpfs /tmp.
+#
+# `--build-arg INGEST=no` leaves out torch and the models' weights, most of the image: it then only serves, with the exported
+# model that an ingest has put into /data.
 
 FROM python:3.12-slim AS builder
 # Builds of torch without CUDA. For a GPU: --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG INGEST=yes
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/archivist
 COPY constraints.txt ./
 # A layer of its own: torch is most of the image and seldom changes.
-RUN /opt/archivist/bin/pip install -c constraints.txt --no-deps --extra-index-url "$TORCH_INDEX_URL" 'torch>=2.6,<2.14'
+RUN [ "$INGEST" = no ] \
+    || /opt/archivist/bin/pip install -c constraints.txt --no-deps --extra-index-url "$TORCH_INDEX_URL" 'torch>=2.6,<2.14'
 COPY . .
-RUN /opt/archivist/bin/pip install -c constraints.txt . \
+RUN if [ "$INGEST" = no ]; then extra=; else extra='[ingest]'; fi \
+    && /opt/archivist/bin/pip install -c constraints.txt ".$extra" \
     && /opt/archivist/bin/python -m compileall -q /opt/archivist \
-    && /opt/archivist/bin/archivist config check
+    && { [ "$INGEST" = no ] || /opt/archivist/bin/archivist config check; }
 
 FROM python:3.12-slim
 # A fixed number, so that the owner of a mounted folder can be set from outside.

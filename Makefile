@@ -60,7 +60,7 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(DESCRIBED) | $(VENV)/bin/python
 	@echo "Installing into $(VENV); this takes a few minutes once."
 	$(PIP) --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX_URL) 'torch>=2.6,<2.14'
-	$(PIP) -e .
+	$(PIP) -e '.[ingest]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

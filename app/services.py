@@ -11,6 +11,7 @@ from app.state.state import State
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.errors import ConfigError
 from corpus.rerankers.reranker import check_reranker
+from corpus.snapshot import MODELS, graph_of_current
 
 
 class Services:
@@ -55,8 +56,10 @@ def compose(settings: ServiceSettings, embedder: Embedder) -> Services:
 
 
 def build_services(settings: ServiceSettings) -> Services:
-    """Everything from the settings.
+    """Everything from the settings. Questions are embedded by the graph that the snapshot names, where there is one.
 
     Raises: ConfigError, EmbedderError, StateError.
     """
-    return compose(settings, open_embedder(settings.embedder, threads=settings.embedder.query_threads))
+    models, graph = settings.data_dir / MODELS, graph_of_current(settings.data_dir)
+    threads = settings.embedder.query_threads
+    return compose(settings, open_embedder(settings.embedder, models=models, graph=graph, threads=threads))

@@ -247,13 +247,14 @@ def search(
     """Find passages without a running service."""
     from corpus.embedders.embedder import open_embedder
     from corpus.search import Query, Scope
-    from corpus.snapshot import open_current
+    from corpus.snapshot import MODELS, open_current
 
     settings = _settings(config, data).service()
     _check_question(query, settings)
     snapshot, _ = open_current(settings.data_dir, settings.search)
     try:
-        embedder = open_embedder(settings.embedder, threads=settings.embedder.query_threads)
+        graph, threads = snapshot.manifest.embedder.graph, settings.embedder.query_threads
+        embedder = open_embedder(settings.embedder, models=settings.data_dir / MODELS, graph=graph, threads=threads)
         snapshot.require(embedder.fingerprint, embedder.model)
         vector = embedder.embed_queries([query])[0]
         hits = snapshot.search.search([Query(query, vector)], Scope(settings.server.groups), top_k)
@@ -277,7 +278,9 @@ def bench(
     golden: Annotated[Path, typer.Option(help="Golden set of the configured sources.")] = Path("examples/golden.jsonl"),
     only: Annotated[
         list[str] | None,
-        typer.Option(help="handbook, latency, first_token, startup, livez, gateway or dataset; else all. Repeatable."),
+        typer.Option(
+            help="handbook, latency, first_token, startup, livez, gateway, embedding or dataset; else all. Repeatable."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="A data set: folder with corpus.jsonl and queries.jsonl.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps what was embedded for the next time.")] = None,

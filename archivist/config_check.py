@@ -60,8 +60,10 @@ def problems_of(settings: Settings) -> Iterator[str]:
     """Every reason why the service or the job could not work with it. Opens no data, loads no embedding model."""
     from app.answering.prompt import Prompts
     from app.llm.routes import Routes
+    from corpus.embedders.graph import graphs
     from corpus.embedders.weights import find_model
     from corpus.rerankers.reranker import check_reranker
+    from corpus.snapshot import MODELS
 
     yield from _refused(lambda: Routes(settings.llm))
     try:
@@ -76,7 +78,8 @@ def problems_of(settings: Settings) -> Iterator[str]:
         needed = source.urls_file if source.is_pages else source.path
         if needed is not None and not needed.expanduser().exists():
             yield f"source {source.collection!r}: no folder or file {str(needed)!r}; is it mounted?"
-    if not settings.embedder.allow_hub:
+    exported = any(graph.fits(settings.embedder) for graph in graphs(settings.data_dir / MODELS))
+    if not settings.embedder.allow_hub and not exported:
         yield from _refused(lambda: find_model(settings.embedder.model, allow_hub=False))
     if settings.search.reranker:
         yield from _refused(lambda: check_reranker(settings.search.reranker, allow_hub=settings.search.reranker_allow_hub))

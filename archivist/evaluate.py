@@ -25,8 +25,8 @@ from archivist.settings import Settings, find_config, load_settings
 from corpus.errors import ConfigError
 
 if TYPE_CHECKING:
+    from app.settings import ServiceSettings
     from corpus.embedders.embedder import Embedder
-    from corpus.settings import EmbedderSettings
     from evaluation.beir import DataSet
     from evaluation.golden import Question
     from evaluation.report import Report
@@ -176,7 +176,7 @@ def generate(
     settings = _load(find_config(config), data).service()
 
     async def drafted() -> list[Drafted]:
-        async with opened(settings, _embedder(settings.embedder)) as services:
+        async with opened(settings, _embedder(settings)) as services:
             with _shown("drafting questions", count) as tell:
                 found: list[Drafted] = []
                 async for row in draft(services, count, provider=provider, seed=seed):
@@ -219,7 +219,7 @@ class _Asking:
         settings = side.settings.service()
         if self.data_set is not None:
             settings = settings.model_copy(update={"data_dir": self._ingested(side.settings)})
-        embedder = _embedder(settings.embedder)
+        embedder = _embedder(settings)
 
         async def asked() -> Run:
             async with opened(settings, embedder, side.snapshot) as services:
@@ -331,13 +331,15 @@ def _load(file: Path, data: Path | None) -> Settings:
 _loaded: dict[str, Embedder] = {}
 
 
-def _embedder(settings: EmbedderSettings) -> Embedder:
+def _embedder(settings: ServiceSettings) -> Embedder:
     """The model, loaded once for both sides of a comparison that use the same."""
     from corpus.embedders.embedder import open_embedder
+    from corpus.snapshot import MODELS
 
-    key = settings.model_dump_json()
+    key = f"{settings.data_dir} {settings.embedder.model_dump_json()}"
     if key not in _loaded:
-        _loaded[key] = open_embedder(settings, threads=settings.query_threads)
+        threads = settings.embedder.query_threads
+        _loaded[key] = open_embedder(settings.embedder, models=settings.data_dir / MODELS, threads=threads)
     return _loaded[key]
 
 

@@ -79,6 +79,7 @@ def summary(report: Report) -> str:
         lines.append(
             f"Nothing changed: {report.kept} files, {report.documents} documents in {report.snapshot}. Nothing was embedded."
         )
+    lines += [f"Note: {note}." for note in report.notes]
     if report.failures:
         stale = f" ({report.stale} of them pages that stand as an earlier run fetched them)" if report.stale else ""
         lines.append(f"{len(report.failures)} could not be read{stale}:")

@@ -22,7 +22,10 @@ def verify_snapshot(
     data: DataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check a snapshot: hashes, counts, ids, offsets, groups, the three stores against each other. Exit code 1: damaged."""
+    """Check a snapshot: hashes, counts, ids, offsets, groups, the three stores against each other, the exported model.
+
+    Exit code 1: damaged.
+    """
     from corpus.snapshot import current_id, read_manifest
     from corpus.verify import problems_of
 

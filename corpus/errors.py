@@ -21,6 +21,7 @@ ArchivistError
 ├── EmbedderError          look at the embedding model
 │   ├── ModelNotFound        install it, or name another
 │   ├── ModelDamaged         its weights are not the ones expected; reinstall
+│   ├── ModelNotExported     it runs with sentence-transformers only; use that engine
 │   └── EmbedderMismatch     snapshot and configuration name different models; ingest again
 ├── RerankerFailed         look at the reranking model; the question is answered without it
 ├── StateError             look at the service's own database
@@ -191,6 +192,14 @@ class ModelNotFound(EmbedderError):
 
 class ModelDamaged(EmbedderError):
     """The model's weights are not the ones that were expected."""
+
+
+class ModelNotExported(EmbedderError):
+    """The model cannot be made a graph that runs without torch. `reason` says why."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        self.model, self.reason = model, reason
+        super().__init__(f"embedder.model {model!r} cannot be exported: {reason}; set embedder.engine to sentence-transformers")
 
 
 class EmbedderMismatch(EmbedderError):

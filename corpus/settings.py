@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -57,9 +59,27 @@ class EmbedderSettings(Settings):
     )
     query_prompt: str = Field(default="", description="Text put before a question before it is embedded.")
     document_prompt: str = Field(default="", description="Text put before a chunk before it is embedded.")
+    engine: Literal["auto", "onnx", "sentence-transformers"] = Field(
+        default="auto",
+        description="auto, onnx or sentence-transformers; auto = onnx where the model can be exported, on the processor.",
+    )
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32", description="fp32, or int8: faster and less exact; ingest says what it loses. Only with onnx."
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
     batch_size: int = Field(default=8, ge=1, le=1024, description="Chunks embedded at once.")
     query_threads: int = Field(default=1, ge=1, le=64, description="Processor threads that embed questions.")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> EmbedderSettings:
+        on_processor = self.device in ("auto", "cpu")
+        if self.engine == "onnx" and not on_processor:
+            raise ValueError(f"embedder.engine onnx runs on the processor; set embedder.device to cpu, not {self.device!r}")
+        if self.precision == "int8" and (self.engine == "sentence-transformers" or not on_processor):
+            raise ValueError(
+                "embedder.precision int8 is there with engine onnx (or auto) on the processor only; set it to fp32"
+            )
+        return self
 
 
 class SearchSettings(Settings):

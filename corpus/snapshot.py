@@ -1,6 +1,7 @@
 """One published version of the corpus: write, verify, publish, open, purge.
 
 `data/snapshots/<id>/` holds manifest.json, chunks.db, dense.faiss and lexical/; `data/CURRENT` names the one being served.
+`data/models/` holds the exported models that manifests name.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from typing import Any
 import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
+from corpus.disk import sync, writing
+from corpus.embedders.graph import remove_graphs, remove_unfinished
 from corpus.embedders.weights import file_sha256
-from corpus.errors import EmbedderMismatch, NoSnapshot, NotWritten, SnapshotDamaged, SnapshotError
+from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
@@ -33,16 +36,21 @@ from corpus.types import Chunk, Document, Vectors
 FORMAT = 1
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
 BUILDING, REMOVING = ".building-", ".removing-"
+MODELS = "models"
+"""The folder of exported models in the data folder."""
+
 SAMPLE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderStamp:
-    """Which model's vectors a snapshot holds."""
+    """Which model's vectors a snapshot holds, what made them, and the exported graph that embeds questions for it, if any."""
 
     model: str
     fingerprint: str
     dimension: int
+    engine: str = "sentence-transformers"
+    graph: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ class SnapshotWriter:
     def __init__(self, data_dir: Path, parent: str | None, embedder: EmbedderStamp, chunking: Mapping[str, int]) -> None:
         self._data_dir, self._parent, self._embedder, self._chunking = data_dir, parent, embedder, dict(chunking)
         self._folder = data_dir / "snapshots" / f"{BUILDING}{secrets.token_hex(4)}"
-        with _writing(self._folder):
+        with writing(self._folder):
             self._folder.mkdir(parents=True)
         self._store = StoreWriter(self._folder / "chunks.db")
         self._dense = DenseWriter(embedder.dimension)
@@ -102,6 +110,10 @@ class SnapshotWriter:
         """Chunks added so far."""
         return self._store.chunks
 
+    def embedded_with(self, engine: str, graph: str | None) -> None:
+        """Note what the vectors were made with, which is known only once something had to be embedded."""
+        self._embedder = replace(self._embedder, engine=engine, graph=graph)
+
     def publish(self, check: Callable[[Path], Sequence[Mapping[str, Any]]] | None = None) -> Manifest:
         """Complete the files, verify them by opening and searching, and make the snapshot the current one.
 
@@ -111,12 +123,12 @@ class SnapshotWriter:
         Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
         Raises: SnapshotDamaged where the verification fails, NotWritten; nothing is published then.
         """
-        with _writing(self._folder):
+        with writing(self._folder):
             self._store.close()
             self._dense.write(self._folder / "dense.faiss")
             self._write_lexical()
         gate = check(self._folder) if check is not None else ()
-        with _writing(self._folder):
+        with writing(self._folder):
             return self._publish(gate)
 
     def _publish(self, gate: Sequence[Mapping[str, Any]]) -> Manifest:
@@ -141,7 +153,7 @@ class SnapshotWriter:
         target = self._data_dir / "snapshots" / manifest.id
         self._folder.rename(target)
         self._folder = target
-        _sync_folder(target.parent)
+        sync(target.parent)
         point_to(self._data_dir, manifest.id)
         return manifest
 
@@ -280,9 +292,9 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
 def point_to(data_dir: Path, snapshot_id: str) -> None:
     """Make a snapshot the current one, atomically. Raises: NotWritten."""
     beside = data_dir / f".CURRENT-{secrets.token_hex(4)}"
-    with _writing(data_dir / "CURRENT"):
+    with writing(data_dir / "CURRENT"):
         # The first time, the data folder itself is new.
-        _sync_folder(data_dir.resolve().parent)
+        sync(data_dir.resolve().parent)
         try:
             with beside.open("w", encoding="utf-8") as file:
                 file.write(snapshot_id + "\n")
@@ -293,7 +305,7 @@ def point_to(data_dir: Path, snapshot_id: str) -> None:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
-        _sync_folder(data_dir)
+        sync(data_dir)
 
 
 def purge(data_dir: Path, keep: int) -> list[str]:
@@ -307,7 +319,16 @@ def purge(data_dir: Path, keep: int) -> list[str]:
     for name in snapshot_ids(data_dir)[:-keep]:
         if name != current and _remove_unused(folder / name):
             removed.append(name)
+    _remove_unnamed_graphs(data_dir)
     return removed
+
+
+def graph_of_current(data_dir: Path) -> str | None:
+    """The exported model that the current snapshot names; None where there is neither."""
+    try:
+        return read_manifest(data_dir / "snapshots" / current_id(data_dir)).embedder.graph
+    except SnapshotError:
+        return None
 
 
 def remove_litter(data_dir: Path) -> None:
@@ -315,6 +336,7 @@ def remove_litter(data_dir: Path) -> None:
     folder = data_dir / "snapshots"
     for left in [*folder.glob(f"{BUILDING}*"), *folder.glob(f"{REMOVING}*"), *data_dir.glob(".CURRENT-*")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
+    remove_unfinished(data_dir / MODELS)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -348,6 +370,15 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def _remove_unnamed_graphs(data_dir: Path) -> None:
+    """Remove the exported models that no snapshot names; none while a manifest cannot be read, which may name one."""
+    try:
+        manifests = [read_manifest(data_dir / "snapshots" / name) for name in snapshot_ids(data_dir)]
+    except SnapshotDamaged:
+        return
+    remove_graphs(data_dir / MODELS, {manifest.embedder.graph for manifest in manifests})
+
+
 def _number(snapshot_id: str) -> int:
     return int(snapshot_id.split("-")[0])
 
@@ -370,14 +401,6 @@ def _remove(folder: Path) -> None:
     doomed = folder.with_name(f"{REMOVING}{folder.name}")
     folder.rename(doomed)
     shutil.rmtree(doomed)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise NotWritten(str(path), error.strerror or type(error).__name__) from error
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
@@ -415,18 +438,5 @@ def _verify_by_searching(folder: Path) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
-        _sync_folder(path) if path.is_dir() else _sync_file(path)
-    _sync_folder(folder)
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(folder)

@@ -1,4 +1,4 @@
-"""The consistency check of a published snapshot: every file against the manifest, the three stores against each other."""
+"""The consistency check of a published snapshot: every file against the manifest, the stores against each other, the model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from corpus.dense import DenseIndex
+from corpus.embedders.graph import read_graph
 from corpus.embedders.weights import file_sha256
-from corpus.errors import SnapshotDamaged
+from corpus.errors import ModelDamaged, ModelNotFound, SnapshotDamaged
 from corpus.lexical import LexicalFilter, LexicalIndex
-from corpus.snapshot import Manifest, read_manifest
+from corpus.snapshot import MODELS, Manifest, read_manifest
 from corpus.store import Store
 
 BATCH = 10_000
@@ -36,7 +37,7 @@ def problems_of(folder: Path) -> list[str]:
         return [error.reason]
     try:
         problems = store.check()
-        return problems or _across(folder, manifest, store)
+        return (problems or _across(folder, manifest, store)) + _graph(folder.parent.parent / MODELS, manifest)
     except SnapshotDamaged as error:
         return [error.reason]
     finally:
@@ -54,6 +55,17 @@ def _files(folder: Path, manifest: Manifest) -> list[str]:
     known = {"manifest.json", *manifest.files}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() and path.suffix != ".lock"}
     return problems + [f"{name} is in the folder and not in the manifest" for name in sorted(there - known)]
+
+
+def _graph(models: Path, manifest: Manifest) -> list[str]:
+    """The exported model that questions are embedded with."""
+    if manifest.embedder.graph is None:
+        return []
+    try:
+        read_graph(models, manifest.embedder.graph).check()
+    except (ModelNotFound, ModelDamaged) as error:
+        return [str(error)]
+    return []
 
 
 def _across(folder: Path, manifest: Manifest, store: Store) -> list[str]:

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corpus.embedders.embedder import Embedder, open_embedder
+from corpus.embedders.embedder import Embedder, Exporting, open_embedder
+from corpus.embedders.graph import read_graph
 from corpus.embedders.weights import find_model, fingerprint_of
-from corpus.errors import ArchivistError, ConfigError, DocumentError, RunRefused, SnapshotDamaged
-from corpus.snapshot import EmbedderStamp, OpenSnapshot, SnapshotWriter, current_id, point_to, purge, remove_litter
+from corpus.errors import (
+    ArchivistError,
+    ConfigError,
+    DocumentError,
+    ModelDamaged,
+    ModelNotFound,
+    RunRefused,
+    SnapshotDamaged,
+)
+from corpus.snapshot import (
+    MODELS,
+    EmbedderStamp,
+    OpenSnapshot,
+    SnapshotWriter,
+    current_id,
+    point_to,
+    purge,
+    remove_litter,
+)
 from corpus.store import Failure, FileRecord
-from corpus.types import Chunk, Document, Vectors, chunk_id_of, document_id_of
+from corpus.types import Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
 from ingest.documents import MOVED_FROM, document_of, failure_of, in_order, key_of, moves_told, where_of
+from ingest.embedding import Embedding, Item
 from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs_search, shown
 from ingest.guard import removals, vanished
 from ingest.isolation.pool import Readers
@@ -36,6 +56,8 @@ from ingest.vectors import VectorSource, forget, input_hash
 
 BATCH_CHUNKS = 128
 WORK = "work/embeddings.db"
+SAMPLE_FILES, SAMPLE_PIECES, SAMPLE_CHARS, SAMPLE_TEXTS = 100, 5, 800, 300
+"""Texts on which the loss of a precision is measured: files looked at, pieces of one document, characters, texts at most."""
 
 
 def run(
@@ -96,18 +118,6 @@ def _tell(settings: JobSettings, log: RunLog, ended: dict[str, Any]) -> None:
         log.note(ended, webhook=notify(settings.ingest.webhook_url.get_secret_value(), ended))
 
 
-@dataclass(slots=True)
-class _Item:
-    """A document on its way into the snapshot: with its vectors, or with the inputs that still have to be embedded."""
-
-    path: str
-    document: Document
-    chunks: list[Chunk]
-    hashes: list[bytes]
-    inputs: list[str]
-    vectors: Vectors | None
-
-
 class _Run:
     """One run: its settings, the parent snapshot it starts from, and how far it is."""
 
@@ -128,6 +138,8 @@ class _Run:
         self.fingerprint = fingerprint_of(folder, settings.embedder)
         # Files are kept as they are only where the parent was made with this model and these chunks.
         self.base = parent if parent is not None and made_like_this(parent, self.fingerprint, settings) else None
+        self.files: list[SourceFile] = []
+        self.notes: list[str] = []
         self.failures: list[Failure] = []
         self.disturbed: set[tuple[str, str]] = set()
         self.document_ids: set[str] = set()
@@ -139,7 +151,8 @@ class _Run:
         """Plan, then act."""
         self._say("scan", "reading the sources")
         found = scan(self.settings, keep_pages=True)
-        self.total_bytes = sum(one.file.size_bytes for one in found)
+        self.files = [one.file for one in found]
+        self.total_bytes = sum(file.size_bytes for file in self.files)
         before = list(self.parent.store.files()) if self.parent else []
         todo = plan((one.record for one in found), before, remake=self.base is None)
         if not self.allow_removals:
@@ -160,10 +173,11 @@ class _Run:
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
         readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
+        embedding = Embedding(vectors, writer)
         finished = False
         try:
             before = self._before(todo)
-            pending: list[_Item] = []
+            pending: list[Item] = []
             # One order whatever was kept: the result then is that of a run from nothing.
             for one in files:
                 file, record = one.file, one.record
@@ -172,7 +186,8 @@ class _Run:
                 for item in self._from_parent(base, file) if base else self._from_file(readers, one, earlier):
                     pending.append(item)
                     if sum(len(waiting.inputs) for waiting in pending) >= BATCH_CHUNKS:
-                        _flush(pending, vectors, writer)
+                        embedding.add(pending)
+                        pending = []
                         self._say("ingest", file.path, vectors.embedded)
                 # Without a hash the file counts as changed, so that the next run tries it again.
                 writer.add_file(
@@ -180,7 +195,8 @@ class _Run:
                 )
                 self.done_bytes += file.size_bytes
                 self.done_files += 1
-            _flush(pending, vectors, writer)
+            embedding.add(pending)
+            embedding.finish()
             self._say("ingest", "all files read", vectors.embedded)
             for failure in self.failures:
                 writer.add_failure(failure)
@@ -191,6 +207,7 @@ class _Run:
             finished = True
         finally:
             readers.close()
+            embedding.close()
             vectors.close(finished=finished)
             if not finished:
                 writer.abandon()
@@ -218,6 +235,8 @@ class _Run:
             stale=len(self.stale),
             gate=tuple(manifest.gate),
             isolation=readers.isolation,
+            engine=manifest.embedder.engine,
+            notes=tuple(self.notes),
         )
 
     def _before(self, todo: Plan) -> dict[tuple[str, str], FileRecord]:
@@ -243,6 +262,9 @@ class _Run:
             reasons += vanished(gone, len(before), self.settings.ingest.max_removed_share)
         passed = [check.as_json() for check in checks]
         self._refuse_if(reasons, todo, passed)
+        # Known only now: what embedded nothing may have embedded the gate's questions.
+        made_by = self.embedder or (self.base.manifest.embedder if self.base else self._load())
+        writer.embedded_with(made_by.engine, made_by.graph)
         return passed
 
     def _refuse_if(self, reasons: Sequence[str], todo: Plan, gate: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -266,12 +288,13 @@ class _Run:
         # A run that died right behind publishing left them.
         forget(self.settings.data_dir / WORK)
         self._forget_pages(files)
+        self._mend_graph(base.manifest.embedder.graph)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
             failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
-            stale=len(self.stale),
+            stale=len(self.stale), notes=tuple(self.notes),
         )  # fmt: skip
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
@@ -285,7 +308,9 @@ class _Run:
         """The embedder, loaded when it is first needed: a run that embeds nothing loads no model."""
         if self.embedder is None:
             self._say("load_model", f"loading {self.settings.embedder.model}")
-            self.embedder = open_embedder(self.settings.embedder)
+            models = self.settings.data_dir / MODELS
+            exporting = Exporting(self.fingerprint, self._sample, self.notes.append)
+            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=exporting)
             longest = self.embedder.max_tokens
             if self.settings.chunking.max_tokens > longest:
                 raise ConfigError(
@@ -294,18 +319,39 @@ class _Run:
                 )
         return self.embedder
 
+    def _sample(self) -> list[str]:
+        """Pieces of the documents, from files all over the sources."""
+        pieces: list[str] = []
+        files = self.files[:: max(1, len(self.files) // SAMPLE_FILES)]
+        with closing(Readers(self.settings.isolation, files)) as readers:
+            for file in files:
+                for found in readers.extracts(file):
+                    if not isinstance(found, DocumentError):
+                        text = found.text[: SAMPLE_CHARS * SAMPLE_PIECES]
+                        pieces += [text[begin : begin + SAMPLE_CHARS] for begin in range(0, len(text), SAMPLE_CHARS)]
+        return pieces[:SAMPLE_TEXTS]
+
+    def _mend_graph(self, named: str | None) -> None:
+        """Export the model again where the graph that a snapshot names is gone or damaged: the service needs it."""
+        if named is None or self.settings.embedder.engine == "sentence-transformers":
+            return
+        try:
+            read_graph(self.settings.data_dir / MODELS, named).check()
+        except (ModelNotFound, ModelDamaged):
+            self._load()
+
     @cached_property
     def _count_tokens(self) -> Callable[[str], int]:
         return remembering(self._load().count_tokens)
 
-    def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[_Item]:
+    def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[Item]:
         """The documents of an unchanged file, with their vectors."""
         self.failures += parent.store.failures_of_file(file.collection, file.path)
         for document, chunks, hashes, ordinals in parent.store.documents_of_file(file.collection, file.path):
             self.document_ids.add(document.document_id)
-            yield _Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
+            yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
 
-    def _from_file(self, readers: Readers, one: Found, before: FileRecord | None) -> Iterator[_Item]:
+    def _from_file(self, readers: Readers, one: Found, before: FileRecord | None) -> Iterator[Item]:
         """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
         file = one.file
         for found in readers.extracts(file):
@@ -325,7 +371,7 @@ class _Run:
             self.document_ids.add(document.document_id)
             yield self._unchanged_text(one, document, found, before) or self._cut(file.path, document)
 
-    def _cut(self, path: str, document: Document) -> _Item:
+    def _cut(self, path: str, document: Document) -> Item:
         """A document cut into chunks, whose vectors are still to be had."""
         embedder = self._load()
         chunks = chunk_document(
@@ -336,7 +382,7 @@ class _Run:
             special_tokens=embedder.special_tokens,
         )
         inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
-        return _Item(path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
+        return Item(path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
 
     def _known_as(self, document: Document, found: Extract, before: FileRecord | None) -> Document:
         """The document with the ids by which it was known before it was moved, the last one first."""
@@ -350,7 +396,7 @@ class _Run:
         ids = [known for known in ids if known != document.document_id]  # moved there and back again
         return replace(document, metadata={**document.metadata, MOVED_FROM: " ".join(ids)}) if ids else document
 
-    def _unchanged_text(self, one: Found, document: Document, found: Extract, before: FileRecord | None) -> _Item | None:
+    def _unchanged_text(self, one: Found, document: Document, found: Extract, before: FileRecord | None) -> Item | None:
         """A document whose file was moved, or of which something else is said now, with the chunks and vectors it has.
 
         They stand as they were embedded, under the title it had then.
@@ -370,7 +416,7 @@ class _Run:
             )
             for chunk in chunks
         ]
-        return _Item(one.file.path, document, own, hashes, [], self.base.dense.vectors(ordinals))
+        return Item(one.file.path, document, own, hashes, [], self.base.dense.vectors(ordinals))
 
     def _fail(self, file: SourceFile, error: DocumentError) -> None:
         self.failures.append(failure_of(file, error))
@@ -385,17 +431,3 @@ class _Run:
 
     def _say(self, step: Step, message: str, embedded: int = 0) -> None:
         self.listener(Event(step, message, self.done_bytes, self.total_bytes, self.done_files, embedded))
-
-
-def _flush(pending: list[_Item], vectors: VectorSource, writer: SnapshotWriter) -> None:
-    """Embed what waits for its vectors, together, and write all that waits, in order."""
-    waiting = [item for item in pending if item.vectors is None]
-    inputs = [text for item in waiting for text in item.inputs]
-    embedded = vectors.vectors(inputs, [key for item in waiting for key in item.hashes])
-    position = 0
-    for item in pending:
-        if item.vectors is None:
-            item.vectors = embedded[position : position + len(item.chunks)]
-            position += len(item.chunks)
-        writer.add_document(item.path, item.document, item.chunks, item.hashes, item.vectors)
-    pending.clear()

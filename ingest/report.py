@@ -33,6 +33,7 @@ class Report:
     `failures` are the files and rows that could not be read, and the pages that could not be fetched; of those, `stale` stand
     as an earlier run fetched them. `moves` are the first of the files whose content lay elsewhere before. `isolation` says what
     the kernel withheld from the processes that read files; empty where none was read.
+    `engine` is what embedded, None where nothing was published; `notes` are sentences of it that a person should read.
     """
 
     snapshot: str | None
@@ -54,6 +55,8 @@ class Report:
     gate: tuple[Mapping[str, Any], ...] = ()
     run: str = ""
     isolation: Mapping[str, str] = field(default_factory=dict)
+    engine: str | None = None
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""

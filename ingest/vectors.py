@@ -86,7 +86,8 @@ def forget(work: Path) -> None:
 def _open_work(path: Path) -> sqlite3.Connection:
     """The work file; one that a crash damaged is begun anew, since it only ever saves time."""
     for attempt in (1, 2):
-        connection = sqlite3.connect(path)
+        # Used by the thread that embeds, opened and closed by the one that reads: never by both at once.
+        connection = sqlite3.connect(path, check_same_thread=False)
         try:
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (input_hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT")
             return connection

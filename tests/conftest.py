@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from corpus.embedders.embedder import Embedder, open_embedder
+from corpus.embedders.embedder import Embedder, Exporting, open_embedder
 from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.snapshot import OpenSnapshot, open_current
 from ingest import job
 from ingest.report import Report
 from ingest.settings import JobSettings
-from tests.making import FILES, job_settings, write_files
+from tests.making import FILES, fingerprint, job_settings, write_files
 
 Run = Callable[[JobSettings], Report]
 
@@ -39,10 +39,18 @@ def embedder() -> Embedder:
     return open_embedder(EmbedderSettings(), threads=1)
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of exported models with the default model's. Not to be changed."""
+    folder = tmp_path_factory.mktemp("models")
+    open_embedder(EmbedderSettings(engine="onnx"), models=folder, exporting=Exporting(fingerprint()), threads=1)
+    return folder
+
+
 @pytest.fixture
 def run(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The real job, with the model that is loaded already."""
-    monkeypatch.setattr(job, "open_embedder", lambda settings: embedder)
+    monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
     return job.run
 
 
@@ -52,7 +60,7 @@ def organisation(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("organisation")
     write_files(root / "documents", FILES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "open_embedder", lambda settings: embedder)
+        patch.setattr(job, "open_embedder", lambda settings, **_: embedder)
         job.run(job_settings(root / "data", root / "documents"))
     return root
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import open_current
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
@@ -81,6 +82,11 @@ def job_settings(data_dir: Path, *folders: Path, rules: Sequence[RuleSettings] =
     return JobSettings(data_dir=data_dir, **{**parts, **values})
 
 
+def fingerprint() -> str:
+    """The default model's."""
+    return fingerprint_of(find_model("all-MiniLM-L6-v2", allow_hub=False), EmbedderSettings())
+
+
 def contents(data_dir: Path, *, vectors: bool = True) -> str:
     """A digest of what is published: documents, chunks, and the vectors bit for bit."""
     snapshot, damage = open_current(data_dir, SearchSettings())
@@ -99,7 +105,7 @@ def contents(data_dir: Path, *, vectors: bool = True) -> str:
 
 def litter(data_dir: Path) -> list[str]:
     """What a run left that is neither a snapshot nor the pointer to one."""
-    known = {"snapshots", "CURRENT", "ingest.lock", "work", "runs"}
+    known = {"snapshots", "CURRENT", "ingest.lock", "work", "runs", "models"}
     left = [entry.name for entry in data_dir.iterdir() if entry.name not in known]
     left += [entry.name for entry in (data_dir / "snapshots").iterdir() if entry.name.startswith(".")]
     left += [entry.name for entry in (data_dir / "runs").glob(".*")]

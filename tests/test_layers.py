@@ -20,8 +20,14 @@ ALLOWED = {
 ONLY = {
     "faiss": {"corpus/dense.py"},
     "tantivy": {"corpus/lexical.py"},
-    "torch": {"corpus/embedders/sentence_transformer.py", "corpus/rerankers/cross_encoder.py"},
-    "sentence_transformers": {"corpus/embedders/sentence_transformer.py", "corpus/rerankers/cross_encoder.py"},
+    "torch": {"corpus/embedders/sentence_transformer.py", "corpus/embedders/export.py", "corpus/rerankers/cross_encoder.py"},
+    "sentence_transformers": {
+        "corpus/embedders/sentence_transformer.py",
+        "corpus/embedders/export.py",
+        "corpus/rerankers/cross_encoder.py",
+    },
+    "onnx": {"corpus/embedders/export.py"},
+    "onnxruntime": {"corpus/embedders/onnx.py", "corpus/embedders/export.py"},
     "transformers": {"corpus/embedders/sentence_transformer.py"},
     "httpcore": {"corpus/tunnel.py"},
     "certifi": {"corpus/tls.py"},

@@ -19,23 +19,16 @@ from corpus.types import Vectors
 
 
 class SentenceTransformerEmbedder:
-    """The reference engine."""
+    """The reference engine. `graph` names the exported model that gives the same vectors without torch, if there is one."""
+
+    engine = "sentence-transformers"
+    graph: str | None = None
 
     def __init__(self, settings: EmbedderSettings, *, threads: int | None = None) -> None:
         folder = find_model(settings.model, allow_hub=settings.allow_hub)
         if threads is not None:
             torch.set_num_threads(threads)
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            model = SentenceTransformer(
-                str(folder),
-                device=None if settings.device == "auto" else settings.device,
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True, "torch_dtype": torch.float32},
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelDamaged(f"embedder.model {settings.model!r} in {folder} cannot be loaded: {error}") from error
+        model = load_model(folder, settings, device=settings.device)
         own_maximum = int(model.max_seq_length or 512)
         if settings.max_tokens is not None and settings.max_tokens > own_maximum:
             raise ConfigError(
@@ -77,6 +70,26 @@ class SentenceTransformerEmbedder:
                 show_progress_bar=False,
             )
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def load_model(folder: Path, settings: EmbedderSettings, *, device: str, **values: object) -> SentenceTransformer:
+    """The library's model at fp32; `values` go to its first module. Raises: ModelDamaged."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        return SentenceTransformer(
+            str(folder),
+            device=None if device == "auto" else device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, "torch_dtype": torch.float32, **values},
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelDamaged(f"embedder.model {settings.model!r} in {folder} cannot be loaded: {error}") from error
+
+
+def has_accelerator() -> bool:
+    """Whether the library, left the choice, runs a model elsewhere than on the processor."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def _counting_tokenizer(folder: Path, model: SentenceTransformer) -> Callable[[str], int]:

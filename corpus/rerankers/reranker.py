@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -52,6 +53,8 @@ def open_reranker(model: str, *, allow_hub: bool) -> Reranker:
     Raises: ConfigError, ModelNotFound, ModelDamaged.
     """
     check_reranker(model, allow_hub=allow_hub)
+    if find_spec("sentence_transformers") is None:
+        raise ModelNotFound(f"{SETTING} {model!r} needs sentence-transformers, not installed here: `pip install '.[ingest]'`")
     folder = local_folder(model, SETTING) or from_hub(model, SETTING)
     from corpus.rerankers.cross_encoder import CrossEncoderReranker
 

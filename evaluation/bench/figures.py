@@ -14,7 +14,7 @@ from corpus.errors import ArchivistError
 Z_95 = 1.959964
 """The standard normal's 97.5 % point."""
 
-DECIMALS = {"ms": 1, "µs": 1, "requests": 0, "s": 1, "%": 1, "MB": 0, "x": 2, "/s": 1, "": 4}
+DECIMALS = {"ms": 1, "µs": 1, "requests": 0, "s": 1, "%": 1, "MB": 0, "x": 2, "/s": 1, "cosine": 7, "": 4}
 
 
 class BenchError(ArchivistError):
@@ -59,7 +59,7 @@ class Figure:
         return {
             "part": self.part,
             "figure": self.name,
-            "measured": round(self.value, 4),
+            "measured": round(self.value, max(4, DECIMALS[self.unit])),
             "unit": self.unit,
             "interval_95": [round(end, 2) for end in self.interval] if self.interval else None,
             "aim": self.shown_aim or None,

@@ -63,7 +63,7 @@ def questions(count: int, seed: int = SEED + 1) -> list[str]:
 
 def publish(data_dir: Path, embedder: Embedder, chunks: int, *, real: bool = False, seed: int = SEED) -> None:
     """Write and publish the documents as a snapshot of this embedder, with its own vectors or with random ones."""
-    stamp = EmbedderStamp(embedder.model, embedder.fingerprint, embedder.dimension)
+    stamp = EmbedderStamp(embedder.model, embedder.fingerprint, embedder.dimension, embedder.engine, embedder.graph)
     writer = SnapshotWriter(data_dir, None, stamp, {"words": WORDS_A_CHUNK})
     random = np.random.default_rng(seed)
     for document, parts in documents(chunks, seed):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("archivist", "torch", "sentence-transformers", "faiss-cpu", "tantivy", "fastapi", "uvicorn")
+LIBRARIES = ("archivist", "torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "tantivy", "fastapi", "uvicorn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,14 @@ def resident_mb(pid: int) -> float | None:
         return None
     kib = next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)
     return None if kib is None else kib * 1024 / 1e6
+
+
+def maps(pid: int, name: str) -> bool | None:
+    """Whether a process has a library in its memory whose path holds this name; None where the system has no /proc."""
+    try:
+        return name in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def event_loop_s(pid: int) -> float | None:

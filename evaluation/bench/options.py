@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import ServiceSettings
-from corpus.embedders.embedder import open_embedder
+from corpus.embedders.embedder import Embedder, Exporting, open_embedder
+from corpus.embedders.weights import find_model, fingerprint_of
+from corpus.settings import EmbedderSettings
+from corpus.snapshot import MODELS
 from evaluation.bench.children import RunningService, running_service
 from evaluation.bench.figures import BenchError
 from evaluation.bench.generated import publish
@@ -75,8 +78,14 @@ def generated_data(options: Options) -> Path:
     if not (data_dir / "CURRENT").exists():
         options.say(f"generating {options.chunks} chunks")
         data_dir.mkdir(parents=True, exist_ok=True)
-        publish(data_dir, open_embedder(options.settings.embedder), options.chunks, real=options.real)
+        publish(data_dir, exported(options.settings.embedder, data_dir), options.chunks, real=options.real)
     return data_dir
+
+
+def exported(settings: EmbedderSettings, data_dir: Path) -> Embedder:
+    """The model as the job opens it: exported into the data folder, where it can be."""
+    fingerprint = fingerprint_of(find_model(settings.model, allow_hub=settings.allow_hub), settings)
+    return open_embedder(settings, models=data_dir / MODELS, exporting=Exporting(fingerprint))
 
 
 def configuration(settings: ServiceSettings, llm: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from corpus.errors import ConfigError
 from evaluation.bench.dataset import measure_dataset
+from evaluation.bench.embedding import measure_embedding
 from evaluation.bench.figures import Figure, Part
 from evaluation.bench.first_token import measure_first_token
 from evaluation.bench.gateway import measure_gateway
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[Options], Part]] = {
     "startup": measure_startup,
     "livez": measure_livez,
     "gateway": measure_gateway,
+    "embedding": measure_embedding,
     "dataset": measure_dataset,
 }
 

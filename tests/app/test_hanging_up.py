@@ -41,6 +41,7 @@ class HeldEmbedder:
 
     def __init__(self, real: Embedder) -> None:
         self._real = real
+        self.engine, self.graph = real.engine, real.graph
         self.model, self.fingerprint, self.dimension = real.model, real.fingerprint, real.dimension
         self.max_tokens, self.special_tokens = real.max_tokens, real.special_tokens
         self.free, self.arrived = threading.Event(), threading.Event()

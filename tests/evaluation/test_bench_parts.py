@@ -40,7 +40,7 @@ MADE_UP = Question("made-up", "?", HISTORY, kind="unanswerable")
 def loaded(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model that is loaded already, wherever this process would load it again; children import from the checkout."""
     for module in (job, composition, bench_options):
-        monkeypatch.setattr(module, "open_embedder", lambda settings, threads=None: embedder)
+        monkeypatch.setattr(module, "open_embedder", lambda settings, **_: embedder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 

@@ -17,9 +17,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.snapshot import current_id, open_current, snapshot_ids
 from corpus.types import Vectors
 from corpus.verify import problems_of
-from ingest import job, vectors
+from ingest import embedding, job, vectors
 from ingest.report import Report
 from tests.making import contents, job_settings, litter, write_files
 
@@ -40,6 +42,7 @@ ROOT = Path(__file__).parents[2]
 class HashedWords:
     """Embeds a text as the sum of a coordinate for each of its words."""
 
+    engine, graph = "hashed-words", None
     model, fingerprint, dimension, max_tokens, special_tokens = "hashed-words", "hashed-words-1", DIMENSION, 256, 0
 
     def count_tokens(self, text: str) -> int:
@@ -61,17 +64,38 @@ class HashedWords:
 
 def prepare(patch: pytest.MonkeyPatch) -> None:
     """Let the job of this process embed with hashed words, and commit after every few chunks."""
-    patch.setattr(job, "open_embedder", lambda settings: HashedWords())
+    patch.setattr(job, "open_embedder", lambda settings, **_: HashedWords())
     patch.setattr(job, "find_model", lambda model, allow_hub: Path("."))
     patch.setattr(job, "fingerprint_of", lambda folder, settings: HashedWords.fingerprint)
     patch.setattr(job, "BATCH_CHUNKS", BATCH)
     patch.setattr(vectors, "COMMITTED", BATCH)
 
 
-def run(data_dir: Path, documents: Path) -> Report:
-    """The job, here and now."""
+class AtOnce:
+    """Takes the place of the thread that embeds: what is handed to it is done when it is handed over."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Takes what a pool of threads takes."""
+
+    def submit(self, call: Callable[..., Vectors], *values: Any) -> Future[Vectors]:
+        """Do it."""
+        done: Future[Vectors] = Future()
+        try:
+            done.set_result(call(*values))
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+            done.set_exception(error)
+        return done
+
+    def shutdown(self, **_: object) -> None:
+        """There is nothing to wait for."""
+
+
+def run(data_dir: Path, documents: Path, *, one_thread: bool = False) -> Report:
+    """The job, here and now; in one thread where strace is to see all that is written, in the same order every time."""
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch)
+        if one_thread:
+            patch.setattr(embedding, "ThreadPoolExecutor", AtOnce)
         return job.run(job_settings(data_dir, documents, embedder=EmbedderSettings(model=".")))
 
 
@@ -160,7 +184,7 @@ for line in sys.stdin:
         if stop == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         try:
-            killing.run(Path(data), Path(documents))
+            killing.run(Path(data), Path(documents), one_thread=stop == "stop")
         except BaseException as error:
             sys.stderr.write(f"{type(error).__name__}: {error}\\n")
             sys.stderr.flush()

@@ -341,7 +341,7 @@ def test_a_damaged_snapshot_is_replaced(site: Path, run: Run, damaged: str) -> N
 
 def test_events_tell_how_far_a_run_is(tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps come in order, and the bytes add up to the total."""
-    monkeypatch.setattr(job, "open_embedder", lambda settings: embedder)
+    monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
     source = write_files(tmp_path / "documents", {"a.md": "One.\n", "b.md": "Two.\n"})
     events: list[Event] = []
     job.run(job_settings(tmp_path / "data", source), events.append)
@@ -366,12 +366,13 @@ def test_only_one_run_at_a_time(site: Path, run: Run) -> None:
     assert filelock.FileLock(lock).is_locked is False
 
 
-def test_a_kill_while_embedding_costs_no_vector_twice(tmp_path: Path, run: Run) -> None:
+def test_a_kill_while_embedding_costs_no_vector_twice(tmp_path: Path, run: Run, models: Path) -> None:
     """Threat A1: what a killed run had embedded stays, the next run embeds the rest, and the result is the same."""
     files = {f"{number:03}.md": f"# File {number}\n\nSentence {number} speaks of matter {number}.\n" for number in range(240)}
     source = write_files(tmp_path / "documents", files)
     settings = job_settings(tmp_path / "data", source)
     work = tmp_path / "data" / "work" / "embeddings.db"
+    shutil.copytree(models, tmp_path / "data" / "models")
     child = start(tmp_path / "data", source)
     with child:
         deadline = time.monotonic() + 120

@@ -145,7 +145,7 @@ def handbook(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The sample handbook, published for everybody."""
     data_dir = tmp_path_factory.mktemp("handbook") / "data"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "open_embedder", lambda settings: embedder)
+        patch.setattr(job, "open_embedder", lambda settings, **_: embedder)
         job.run(job_settings(data_dir, ROOT / "examples" / "handbook", rules=()))
     return data_dir
 
