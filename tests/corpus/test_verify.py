@@ -7,7 +7,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import faiss
@@ -35,8 +35,8 @@ def resign(folder: Path) -> Path:
     files = {name: file_sha256(folder / name) for name in manifest.files if (folder / name).exists()}
     files |= {p.relative_to(folder).as_posix(): file_sha256(p) for p in (folder / "lexical").iterdir() if p.suffix != ".lock"}
     changed = replace(manifest, files=files)
-    changed = replace(changed, id=f"{manifest.id.split('-')[0]}-{_digest(changed)}")
-    (folder / "manifest.json").write_text(_written(changed))
+    changed = replace(changed, id=f"{manifest.id.split('-')[0]}-{_digest(asdict(changed))}")
+    (folder / "manifest.json").write_text(_written(asdict(changed)))
     return folder.rename(folder.parent / changed.id)
 
 

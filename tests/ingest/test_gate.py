@@ -10,7 +10,7 @@ import pytest
 
 from corpus.errors import ConfigError, RunRefused
 from corpus.search import Searcher
-from corpus.snapshot import _digest, current_id, read_manifest, snapshot_ids
+from corpus.snapshot import _digest, _written, current_id, read_manifest, snapshot_ids
 from ingest import job
 from ingest.gate import Counts, Embed, Recall, check_counts
 from ingest.settings import CanarySettings, GateSettings
@@ -143,5 +143,5 @@ def test_a_manifest_of_before_the_gate_is_read(site: Path) -> None:
     del values["gate"]
     values["id"] = f"000007-{_digest(values)}"
     old = folder.rename(folder.parent / values["id"])
-    (old / "manifest.json").write_text(json.dumps(values))
+    (old / "manifest.json").write_text(_written(values))
     assert read_manifest(old).gate == ()

@@ -11,7 +11,7 @@ import pytest
 
 from corpus.embedders.graph import GRAPH, graphs, read_graph, write_graph
 from corpus.settings import EmbedderSettings, RetentionSettings, SearchSettings
-from corpus.snapshot import _digest, current_id, graph_of_current, open_current, point_to, read_manifest
+from corpus.snapshot import _digest, _written, current_id, graph_of_current, open_current, point_to, read_manifest
 from ingest import job
 from ingest.report import Report
 from ingest.settings import JobSettings
@@ -118,7 +118,7 @@ def test_a_manifest_of_before_is_still_read(settings: JobSettings) -> None:
     data = json.loads((folder / "manifest.json").read_text())
     del data["embedder"]["engine"], data["embedder"]["graph"]
     data["id"] = f"000001-{_digest(data)}"
-    (folder / "manifest.json").write_text(json.dumps(data))
+    (folder / "manifest.json").write_text(_written(data))
     folder.rename(folder.parent / data["id"])
     point_to(settings.data_dir, data["id"])
     opened, damage = open_current(settings.data_dir, SearchSettings())

@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from corpus.errors import ConfigError
+from corpus.errors import ConfigError, DocumentError
 from ingest import job
+from ingest.isolation.process import ReaderProcess
 from ingest.notify import message
+from ingest.readers.extract import Extract
 from ingest.runs import RunLog, next_run_id, read_run, read_runs, run_ids
 from ingest.settings import GateSettings, IngestSettings
 from tests.conftest import Run
@@ -140,13 +142,13 @@ def test_a_failed_file_is_not_read_again_before_it_changes(tmp_path: Path, run: 
     settings = job_settings(tmp_path / "data", source)
     (failure,) = run(settings).failures
     read_files: list[str] = []
-    whole = job.read
+    whole = ReaderProcess.read
 
-    def noting(name: str, data: bytes) -> Any:
+    def noting(process: ReaderProcess, name: str, data: bytes) -> Iterator[Extract | DocumentError]:
         read_files.append(name)
-        return whole(name, data)
+        return whole(process, name, data)
 
-    monkeypatch.setattr(job, "read", noting)
+    monkeypatch.setattr(ReaderProcess, "read", noting)
     write_files(source, {"new.md": "New.\n"})
     assert run(settings).failures == (failure,)
     os.utime(source / "bad.pdf")
