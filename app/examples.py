@@ -32,7 +32,7 @@ ANSWER: JsonDict = {
     "snapshot": "000003-1f0c88aa",
     "finish_reason": "stop",
     "usage": {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "cost_usd": 0.0, "estimated": False},
-    "grounding": {"supported_share": 1.0, "unsupported": []},
+    "grounding": {"supported_share": 1.0, "unsupported": [], "removed": 0, "added": 0},
     "timings_ms": {
         "history": 0.4,
         "embed": 9.8,

@@ -164,10 +164,12 @@ class Usage(Shown):
 
 
 class Grounding(Shown):
-    """How much of the answer the passages support."""
+    """How much of the answer the passages support; how many of its citations were taken out as wrong, or added."""
 
     supported_share: float
     unsupported: list[str]
+    removed: int
+    added: int
 
 
 class AskResponse(Shown):

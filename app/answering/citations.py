@@ -19,6 +19,8 @@ _LEAD = re.compile(r":\s++")
 _WHITE = re.compile(r"\s++")
 _ENTRY = re.compile(r"(?:[-*+•‣]|\d{1,3}[.)])\s")
 _FENCE = "```"
+_ENDING = frozenset(".!?…\"'”’»)]*_`")
+"""What stands last in a sentence, see `is_ended`."""
 _CLOSING = frozenset(".,;:!?…)}\"'”’»\n")
 
 
@@ -147,6 +149,9 @@ class MarkerFilter:
         out: list[str] = []
         position = 0
         for gap in _WHITE.finditer(kept):
+            before = kept[gap.start() - 1] if gap.start() else self._sentence[-1:]
+            if before not in _ENDING and "\n" not in gap.group():
+                continue  # nearly all: the space between two words
             out.append(kept[position : gap.start()])
             self._sentence = (self._sentence + out[-1])[-LONGEST:]
             if self._is_over(gap.group(), kept[gap.end()]):

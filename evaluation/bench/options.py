@@ -91,4 +91,5 @@ def exported(settings: EmbedderSettings, data_dir: Path) -> Embedder:
 def configuration(settings: ServiceSettings, llm: Mapping[str, Any] | None) -> dict[str, Any]:
     """The service's settings as a configuration file has them, without sources and with this LLM, if any."""
     sections = {name: getattr(settings, name).model_dump(mode="json") for name in ("embedder", "search", "history", "labels")}
-    return {**sections, "llm": dict(llm or {})}
+    # The generated texts answer nothing, and what is measured is the way of an answer.
+    return {**sections, "answer": {"abstain_below": 0}, "llm": dict(llm or {})}

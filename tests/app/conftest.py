@@ -39,7 +39,7 @@ def site(published: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(site: Path) -> Serve:
-    """Starts the service over this test's copy of the corpus; keyword arguments are server settings, or `llm`."""
+    """Starts the service over this test's copy of the corpus; keyword arguments are server settings, `llm`, `answer`."""
 
     def start(**values: Any) -> AbstractAsyncContextManager[ServiceClient]:
         return running(settings_of(site / "data", **values))

@@ -17,7 +17,7 @@ import uvicorn
 from app.llm.settings import LlmSettings
 from app.main import create_app, server_config
 from app.services import Services, compose
-from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
+from app.settings import AnswerSettings, HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest import job
@@ -62,7 +62,9 @@ class ServiceClient(httpx.AsyncClient):
         self.services = services
 
 
-def settings_of(data_dir: Path, *, llm: LlmSettings | None = None, **server: Any) -> ServiceSettings:
+def settings_of(
+    data_dir: Path, *, llm: LlmSettings | None = None, answer: AnswerSettings | None = None, **server: Any
+) -> ServiceSettings:
     """The service's settings with the values that a test needs."""
     return ServiceSettings(
         data_dir=data_dir,
@@ -72,6 +74,7 @@ def settings_of(data_dir: Path, *, llm: LlmSettings | None = None, **server: Any
         search=SearchSettings(),
         history=HistorySettings(),
         prompt=PromptSettings(folder=PROMPTS),
+        answer=answer or AnswerSettings(),
         llm=llm or LlmSettings(),
     )
 

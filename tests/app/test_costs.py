@@ -11,6 +11,7 @@ from app.llm.backend import Usage
 from app.llm.cost import Spent
 from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.settings import BudgetSettings, LlmSettings, PriceSettings, ProviderSettings
+from app.settings import AnswerSettings
 from tests.app.serving import Serve, ServiceClient
 from tests.servers import RunningFake, running_fake_llm
 
@@ -160,7 +161,7 @@ async def test_a_rule_sends_weak_retrieval_to_the_larger_model(serve: Serve, fak
         default="small",
         routes=[{"name": "weak", "when": {"max_coverage": 0.4}, "providers": ["large", "small"]}],
     )
-    async with serve(llm=llm) as client:
+    async with serve(llm=llm, answer=AnswerSettings(abstain_below=0)) as client:
         near = await ask(client)
         far = (await client.post("/v1/ask", json={"question": "Which zebra won the regatta in Lisbon harbour?"})).json()
     assert (near["provider"], far["provider"]) == ("small", "large")

@@ -107,14 +107,14 @@ def test_the_newest_question_stands_at_the_top(llm_chat: ChatPage, llm: RunningF
     """However long the conversation, the page itself never scrolls: the box stays at the foot, the question in view."""
     llm.behave(FakeBehaviour(reply="A line of the answer.\n\n" * 12))
     for number in range(4):
-        turn = llm_chat.ask(f"Question {number}")
+        turn = llm_chat.ask(f"{VISITORS} ({number})")
         assert llm_chat.page.evaluate("[scrollY, document.documentElement.scrollHeight]") == [0, 800]
         expect(llm_chat.page.locator("#composer")).to_be_in_viewport(ratio=1)
         top = turn.locator(".question-text").bounding_box()
         assert top is not None
         assert top["y"] < 150
     llm.behave(FakeBehaviour(status=500))
-    turn = llm_chat.ask("One that fails")
+    turn = llm_chat.ask(VISITORS)
     expect(turn.locator(".problem")).to_be_in_viewport(ratio=1)
     llm_chat.page.reload()
     expect(llm_chat.turns.last.locator(".question-text")).to_be_in_viewport(ratio=1)
