@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from corpus.addresses import Guard
+from corpus.disk import writing
 from corpus.errors import ConfigError, DocumentError, EgressError, PageTooLarge
 from corpus.fetching import Fetcher, Page
 from ingest.readers.read import format_of
@@ -59,13 +60,14 @@ def fetch_pages(source: SourceSettings, data_dir: Path, *, keep: bool) -> list[S
     """The pages of a source, ordered by address; those that are gone (404, 410) are left out.
 
     Without `keep` nothing is written in the data folder: what came is compared and dropped, for a plan.
-    Raises: ConfigError where `urls_file` cannot be read.
+    Raises: ConfigError where `urls_file` cannot be read, NotWritten.
     """
     urls = addresses_of(source)
     folder = data_dir / "work" / "pages"
     if keep:
-        folder.mkdir(parents=True, exist_ok=True)
-        return asyncio.run(_fetch_all(source, urls, folder, folder))
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            return asyncio.run(_fetch_all(source, urls, folder, folder))
     with tempfile.TemporaryDirectory(prefix="archivist-plan-") as scratch:
         return asyncio.run(_fetch_all(source, urls, folder, Path(scratch)))
 

@@ -139,13 +139,15 @@ def test_what_was_deleted_is_nowhere_after_a_run_and_a_purge(told: tuple[Path, P
     assert places(data, needles)
     work = data / "work" / "embeddings.db"
     sqlite3.connect(work).close()
+    # A run that was refused has kept a page, which is in no snapshot.
+    write_files(data / "work" / "pages", {"0123.json": "{}", "0123-4567": CANARY})
     result = CliRunner().invoke(cli, ["snapshots", "purge", "--config", str(config)])
     assert result.exit_code == 0, result.output
     assert places(data, needles) == set()
     assert found_by_word(data) == 0
     report = json.loads(result.stdout)
     assert (report["snapshots"], report["in_use"], report["service_db_rewritten"]) == ([first], [], True)
-    assert len(report["answers"]) == 1
+    assert (len(report["answers"]), report["pages"]) == (1, 2)
     assert work.name not in {path.name for path in data.rglob("*")}
     state = State(data / "service.db")
     (conversation,), _ = state.conversations("anna", None, 9)

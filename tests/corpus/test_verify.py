@@ -17,7 +17,7 @@ from corpus.embedders.weights import file_sha256
 from corpus.errors import SnapshotDamaged
 from corpus.lexical import LexicalWriter
 from corpus.settings import SearchSettings
-from corpus.snapshot import _digest, _written, current_id, open_current, open_snapshot, read_manifest, snapshot_ids
+from corpus.snapshot import Manifest, _digest, _written, current_id, open_current, open_snapshot, read_manifest, snapshot_ids
 from corpus.verify import problems_of
 from tests.conftest import Run
 from tests.making import job_settings
@@ -34,8 +34,12 @@ def resign(folder: Path) -> Path:
     manifest = read_manifest(folder)
     files = {name: file_sha256(folder / name) for name in manifest.files if (folder / name).exists()}
     files |= {p.relative_to(folder).as_posix(): file_sha256(p) for p in (folder / "lexical").iterdir() if p.suffix != ".lock"}
-    changed = replace(manifest, files=files)
-    changed = replace(changed, id=f"{manifest.id.split('-')[0]}-{_digest(asdict(changed))}")
+    return resigned(folder, replace(manifest, files=files))
+
+
+def resigned(folder: Path, manifest: Manifest) -> Path:
+    """Write a manifest with the id that it should have."""
+    changed = replace(manifest, id=f"{manifest.id.split('-')[0]}-{_digest(asdict(manifest))}")
     (folder / "manifest.json").write_text(_written(asdict(changed)))
     return folder.rename(folder.parent / changed.id)
 
@@ -110,6 +114,15 @@ def test_the_stores_are_held_against_each_other(folder: Path, damage: Callable[[
     """A vector, a word's place or a group that one store has and another has not."""
     damage(folder)
     assert any(expected in problem for problem in problems_of(resign(folder)))
+
+
+def test_a_model_that_is_gone_is_named(folder: Path) -> None:
+    """The exported graph that a manifest names has to be there: without it the service embeds no question."""
+    manifest = read_manifest(folder)
+    named = replace(manifest, embedder=replace(manifest.embedder, graph="0" * 32))
+    (problem,) = problems_of(resigned(folder, named))
+    assert problem.startswith("no exported model ")
+    assert "0" * 32 in problem
 
 
 def test_a_file_too_many_is_named(folder: Path) -> None:
