@@ -30,7 +30,7 @@ def settings(tmp_path: Path, models: Path) -> JobSettings:
 
 def edited(settings: JobSettings, text: str) -> Report:
     """A run after a document was changed."""
-    (settings.sources[0].path / "b.md").write_text(text)
+    (settings.sources[0].folder / "b.md").write_text(text)
     return job.run(settings)
 
 
@@ -59,7 +59,7 @@ def test_a_run_that_embeds_nothing_keeps_the_graph_of_its_parent(settings: JobSe
     """Only a removal: no model is loaded, and the new manifest names the same graph."""
     job.run(settings)
     before = graph_of_current(settings.data_dir)
-    (settings.sources[0].path / "b.md").unlink()
+    (settings.sources[0].folder / "b.md").unlink()
     report = job.run(settings)
     assert (report.embedded, report.removed, report.engine) == (0, 1, "onnx")
     assert graph_of_current(settings.data_dir) == before is not None
