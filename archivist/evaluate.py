@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -113,6 +114,9 @@ def measure(
     from evaluation.report_terminal import comparison_tables, report_tables
 
     configure_logs(logging.WARNING)
+    for file in (json_file, html_file):
+        if file not in (None, "-"):
+            _require_folder(Path(file))
     leasts = [least_of(text) for text in minimum or ()]
     names = [least.name for least in leasts]
     check_names(names, has_answers=not retrieval_only)
@@ -173,6 +177,7 @@ def generate(
     configure_logs(logging.ERROR)
     if out.exists():
         raise ConfigError(f"--out {str(out)!r} is there already; name another file")
+    _require_folder(out)
     settings = _load(find_config(config), data).service()
 
     async def drafted() -> list[Drafted]:
@@ -366,6 +371,12 @@ def _shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command's output
 
     yield tell
+
+
+def _require_folder(file: Path) -> None:
+    """Raises: ConfigError where a file cannot be written in its folder: better now than after all was asked and paid for."""
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise ConfigError(f"{str(file)!r} cannot be written: no folder {str(file.parent)!r} to write in; name another file")
 
 
 def _write_json(file: str, told: dict[str, Any]) -> None:

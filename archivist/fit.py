@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,13 +35,22 @@ def fit_answerability(
     if find_spec("scipy") is None:
         raise ConfigError("scipy is not installed; run `pip install '.[evaluation]'`")
     from app.logs import configure_logs
-    from evaluation.answerability import fit_rows
+    from evaluation.answerability import FEW, fit_rows
 
     configure_logs(logging.WARNING)
     if data is None and any(each.is_dir() for each in sets):
         raise ConfigError("to fit to a data set, name a folder for its snapshots with --data; it is kept for next time")
     rows = [row for each in sets for row in _rows(each, config, data, limit)]
     fit = fit_rows(rows, seed)
+    for kind, count in (
+        ("with", sum(row.expects_answer is True for row in rows)),
+        ("without", sum(row.expects_answer is False for row in rows)),
+    ):
+        if count < FEW:
+            print(  # noqa: T201 - the command's warning
+                f"Only {count} questions {kind} an answer: with fewer than {FEW} the weights are uncertain; add questions.",
+                file=sys.stderr,
+            )
     if json_output:
         print(json.dumps(asdict(fit) | {"weights": fit.weights.model_dump()}, indent=1))  # noqa: T201 - the command's output
     else:
@@ -95,10 +105,10 @@ def _told(fit: Fit) -> list[str]:
         f"  answerable against gold hidden   {_shown(fit.auc_hidden)}",
         *(f"  {name} alone".ljust(35) + _shown(value) for name, value in fit.by_signal.items()),
         "",
-        "abstain_below  false abstention  right abstention  of the underspecified",
+        "abstain_below  false abstention  right abstention  of the underspecified  of gold hidden",
         *(
             f"{point.threshold:13.2f}  {_shown(point.false_abstention):>16}  {_shown(point.right_abstention):>16}"
-            f"  {_shown(point.underspecified):>21}"
+            f"  {_shown(point.underspecified):>21}  {_shown(point.hidden):>14}"
             for point in fit.points
         ),
     ]

@@ -34,11 +34,13 @@ LONGEST_TOKEN = 100
 # Both patterns take linear time: a question may be one word of a million letters.
 JOINED = re.compile(r"[\w./-]+")
 BROKEN = re.compile(r"[./-]{2,}")
+BEFORE_FIGURES = re.compile(r"(?<=[^\W\d_])[-_./]?(?=\d)")
+SEPARATORS = ("", "-", "_", ".", "/")
 IDENTIFIER_WEIGHT = 2.0
 """An exact identifier counts as a word that is this much rarer than it is: two words that also match by chance must not win."""
 
 IDENTIFYING, IDENTIFYING_SHARE = 10, 0.002
-"""An identifier singles something out where at most this many chunks, or this share of them, hold it."""
+"""An identifier singles something out where at most this many visible chunks, or this share of them, hold it."""
 
 
 def field_of(language: str | None) -> str:
@@ -58,6 +60,11 @@ def identifiers(text: str) -> list[str]:
 
 def _is_identifier(token: str) -> bool:
     return any(c.isdigit() for c in token) and not token.isdigit()
+
+
+def variants(identifier: str) -> list[str]:
+    """How an identifier may be written: P-300, P300 and P_300 are one. Separators between two figures stay, as in 1.12."""
+    return list(dict.fromkeys([identifier, *(BEFORE_FIGURES.sub(separator, identifier) for separator in SEPARATORS)]))
 
 
 def _is_acronym(word: str, text: str) -> bool:
@@ -214,13 +221,14 @@ class LexicalIndex:
         the visible chunks to that among all, so that hidden documents do not weigh terms. What remains of them in a score is
         the average length of a text, which BM25 takes over the whole index.
         """
-        named = self._identifying(text) if must_identify else []
+        named = self._identifying(text, only) if must_identify else []
         if must_identify and not named:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         clauses = []
         visible = only.query(self._schema)
         counts = None if only.sees_everything else self._count(visible)
-        for field, term in self.terms(text):
+        asked = [(field, form) for field, term in self.terms(text) for form in _forms(field, term)]
+        for field, term in dict.fromkeys(asked):
             boost = self._boost(field, term, visible, counts)
             if boost > 0:
                 clauses.append((Occur.Should, Query.boost_query(self._term(field, term), boost)))
@@ -237,7 +245,7 @@ class LexicalIndex:
 
     def holding(self, text: str, limit: int, only: LexicalFilter) -> Ordinals:
         """The visible chunks that hold every word of a text, stop words aside, in whatever order and form; none where it has
-        no words but those. Order: best first by BM25."""
+        no words but those. Of more than `limit` those that the index has first, none of them better than another."""
         text = text.encode("utf-8", "replace").decode()
         texts = []
         for field, analyzer in self._analyzers.items():
@@ -246,18 +254,36 @@ class LexicalIndex:
         if not texts:
             return np.empty(0, dtype=np.int64)
         anywhere = Query.boolean_query([(Occur.Should, each) for each in texts])
-        query = Query.boolean_query([(Occur.Must, anywhere), (Occur.Must, only.query(self._schema))])
+        # A constant score: BM25 would let what is hidden choose the candidates.
+        held = Query.const_score_query(anywhere, 0.0)
+        query = Query.boolean_query([(Occur.Must, held), (Occur.Must, only.query(self._schema))])
         hits = self._searcher.search(query, limit=limit, count=False).hits
         return np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
 
-    def _identifying(self, text: str) -> list[Query]:
-        """The identifiers of a text that single something out: a token that stands in many chunks is a word like others."""
-        most = max(IDENTIFYING, int(self.size * IDENTIFYING_SHARE))
-        return [
-            self._term("identifiers", identifier)
-            for identifier in identifiers(text)
-            if 0 < int(self._searcher.doc_freq("identifiers", identifier)) <= most
-        ]
+    def holds_identifier(self, identifier: str, only: LexicalFilter) -> bool:
+        """Whether any visible chunk holds an identifier, however its parts are joined."""
+        return self._count_visible(self._identifier(identifier), only) > 0
+
+    def _identifying(self, text: str, only: LexicalFilter) -> list[Query]:
+        """The identifiers of a text that single something out: a token that stands in many chunks is a word like others.
+
+        Only visible chunks count: how many hidden ones hold it must not show in an order.
+        """
+        named = [self._identifier(identifier) for identifier in identifiers(text)]
+        if not named:
+            return []
+        size = self.size if only.sees_everything else self._count(only.query(self._schema))
+        most = max(IDENTIFYING, int(size * IDENTIFYING_SHARE))
+        return [query for query in named if 0 < self._count_visible(query, only) <= most]
+
+    def _identifier(self, identifier: str) -> Query:
+        forms = [(Occur.Should, self._term("identifiers", form)) for form in variants(identifier)]
+        return Query.boolean_query(forms)
+
+    def _count_visible(self, query: Query, only: LexicalFilter) -> int:
+        if only.sees_everything:
+            return self._count(query)
+        return self._count(Query.boolean_query([(Occur.Must, query), (Occur.Must, only.query(self._schema))]))
 
     def ordinals(self) -> Ordinals:
         """The ordinals of all that is in the index, in no order."""
@@ -298,6 +324,10 @@ class LexicalIndex:
         if here == 0:
             return 0.0
         return weight * inverse_document_frequency(visible_size, here) / inverse_document_frequency(self.size, everywhere)
+
+
+def _forms(field: str, term: str) -> list[str]:
+    return variants(term) if field == "identifiers" else [term]
 
 
 def inverse_document_frequency(size: int, frequency: int) -> float:

@@ -140,6 +140,11 @@ class Searcher:
         visible = self._visible(scope.groups, tuple(sorted(scope.filters.items())))
         return self._lexical.rarity(term, language, visible.only)
 
+    def holds_identifier(self, identifier: str, scope: Scope) -> bool:
+        """Whether anything that the caller may see holds an identifier; see LexicalIndex.holds_identifier."""
+        visible = self._visible(scope.groups, tuple(sorted(scope.filters.items())))
+        return self._lexical.holds_identifier(identifier, visible.only)
+
     def _look(self, groups: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]) -> _Visible:
         mask = self._store.mask(groups, dict(filters))
         mask.setflags(write=False)
@@ -206,13 +211,14 @@ class Searcher:
             texts = [passage.text for passage in passages]
             order = self._validity.later_first(ranked[begin : begin + step], places, texts, time.today, time.named)
             # A passage that moves up takes the score of its new place: higher is better, always.
+            own = (self._dense.vectors(ranked[begin : begin + step]) @ found[0].query.vector).tolist()
             for score, at in zip(places, order, strict=True):
                 if most is not None and of_document[passages[at].document_id] == most:
                     continue
                 if self._settings.fold_near_duplicates and folder.repeats(texts[at]):
                     continue
                 of_document[passages[at].document_id] += 1
-                hits.append(_hit(passages[at], score, found))
+                hits.append(_hit(passages[at], score, found, own[at]))
                 if len(hits) == top_k:
                     return hits
         return hits
@@ -241,8 +247,8 @@ def _placed(ordinals: Ordinals, found: Ordinals, values: NDArray[np.float32], ot
     return placed
 
 
-def _hit(passage: Passage, score: float, found: Sequence[_Found]) -> Hit:
-    """A passage with its best cosine and ranks over all queries."""
+def _hit(passage: Passage, score: float, found: Sequence[_Found], own: float) -> Hit:
+    """A passage with its best cosine and ranks over all queries, and its cosine to the first."""
     dense = [np.flatnonzero(each.dense == passage.ordinal) for each in found]
     lexical = [np.flatnonzero(each.lexical == passage.ordinal) for each in found]
     return Hit(
@@ -251,4 +257,5 @@ def _hit(passage: Passage, score: float, found: Sequence[_Found]) -> Hit:
         cosine=max((float(each.cosines[at[0]]) for each, at in zip(found, dense, strict=True) if len(at)), default=None),
         dense_rank=min((int(at[0]) + 1 for at in dense if len(at)), default=None),
         lexical_rank=min((int(at[0]) + 1 for at in lexical if len(at)), default=None),
+        own_cosine=own,
     )

@@ -100,7 +100,8 @@ class Hit:
     """A passage that a search found.
 
     `score` is the fused score (higher is better; it has no unit and is never shown to a caller).
-    `cosine` is the dense similarity where the dense side ranked the passage; the ranks count from 1.
+    `cosine` is the dense similarity where the dense side ranked the passage, the best of all ways of asking; `own_cosine` that
+    to the first of them, the question by itself. The ranks count from 1.
     """
 
     passage: Passage
@@ -108,6 +109,7 @@ class Hit:
     cosine: float | None = None
     dense_rank: int | None = None
     lexical_rank: int | None = None
+    own_cosine: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,17 @@ mucho muy nada ni no nos nosotros o os para pero por porque puede pueden puedo q
 sobre son soy su sus también tan tanto te tengo ti tiene tienen todo todos tu tus un una uno unos y ya yo
 """
 
+LONGEST_COURTESY = 80
+_COURTESY = re.compile(
+    r"(?:(?:hello|hi|hey|greetings|thanks?|thx|cheers|bye|goodbye|please|hallo|moin|servus|danke|bitte|tschüss|hola|gracias|adiós|"
+    r"(?:thank|thanks to) you|good (?:morning|day|afternoon|evening|night)|very much|a lot|so much|there|"
+    r"(?:can|could|will|would) (?:you|someone|anyone) (?:please )?help(?: me)?|help(?: me)?|i need help|"
+    r"guten? (?:tag|morgen|abend|nacht)|grüß gott|vielen dank|(?:danke )?(?:schön|sehr)|hilfe|"
+    r"(?:können sie|kannst du|könnten sie) (?:mir )?(?:bitte )?helfen|"
+    r"buen[oa]s? (?:días?|tardes?|noches?)|muchas gracias|por favor|ayuda|(?:puede|puedes|me puede|me puedes) ayudar(?:me)?)"
+    r"(?: |$))+"
+)
+
 FUNCTION_WORDS = {
     "en": frozenset(_ENGLISH.split()),
     "de": frozenset(_GERMAN.split()),
@@ -53,3 +64,8 @@ def content_words(text: str, language: str | None) -> list[str]:
     """
     skipped = function_words(language)
     return [word for word in dict.fromkeys(WORD.findall(text.lower())) if word not in skipped]
+
+
+def asks_nothing(text: str) -> bool:
+    """Whether a text is nothing but a greeting, thanks or a call for help, in English, German or Spanish."""
+    return len(text) <= LONGEST_COURTESY and _COURTESY.fullmatch(" ".join(WORD.findall(text.lower()))) is not None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from app.answering.history import understand
-from app.answering.retrieve import find, rarity
+from app.answering.retrieve import find, held_codes, rarity
 from app.answering.signals import DEPTH, signals
 from app.answering.types import Signals
 from app.services import Services
@@ -29,8 +29,11 @@ FEATURES = ("lead", "nearness")
 FOLDS = 5
 PASSAGES = 8
 """Of a prompt, as a caller gets them who says nothing else."""
-PENALTY = 0.05
+PENALTY = 0.002
 """Of a squared weight of a standardised signal, beside the mean log loss: it keeps weights finite where all is told apart."""
+
+FEW = 50
+"""Rows with an answer, or without, below which weights are a matter of luck: a warning is told."""
 
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 
@@ -51,12 +54,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A threshold: the shares of those with an answer, of those without, and of the underspecified that it refuses."""
+    """A threshold: what it refuses of those with an answer, of those without, of the underspecified, and of hidden gold."""
 
     threshold: float
     false_abstention: float | None
     right_abstention: float | None
     underspecified: float | None
+    hidden: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +96,16 @@ async def measure(
 
 async def _measure_one(services: Services, snapshot: OpenSnapshot, question: Question, name: str) -> list[Row]:
     scope = Scope(question.groups or services.settings.server.groups)
-    standalone = understand(question.question, question.history, services.settings.history.turns)
+    history = services.settings.history
+    standalone = understand(question.question, question.history, history.turns if history.strategy != "last_turn" else 0)
     hits = await find(services, snapshot, scope, standalone, DEPTH + len(question.gold), {})
     others = tuple(h for h in hits if not {h.passage.document_id, h.passage.source} & question.gold.keys())
+    held = held_codes(snapshot, scope, question.question)
 
     def row(found: Sequence[Hit], expects: bool | None, *, hidden: bool) -> Row:
         passages = tuple(hit.passage for hit in found[:PASSAGES])
         weights = rarity(snapshot, scope, standalone.question, passages)
-        measured = signals(question.question, standalone.question, found[:DEPTH], passages, weights)
+        measured = signals(question.question, standalone.question, found[:DEPTH], passages, weights, () if hidden else held)
         where = f"{name}/{question.collection}" if question.collection else name
         return Row(where, f"{name}/{question.cluster}", measured, expects, hidden)
 
@@ -145,7 +151,8 @@ def fit_rows(rows: Sequence[Row], seed: int = 0) -> Fit:
             intercept=round(float(fitted[0]), 2), **{n: round(float(w), 2) for n, w in zip(FEATURES, fitted[1:], strict=True)}
         ),
         auc=auc(probability, real),
-        auc_interval=statistic_interval(
+        # Without a pair there is nothing to draw anew.
+        auc_interval=None if auc(probability, real) is None else statistic_interval(
             lambda drawn: auc_within(
                 probability[places[drawn]], answerable[places[drawn]], collections[places[drawn]]
             ),
@@ -154,7 +161,7 @@ def fit_rows(rows: Sequence[Row], seed: int = 0) -> Fit:
         ),
         auc_hidden=auc(probability, known & (answerable | hidden)),
         by_signal={name: auc(features[:, place], real) for place, name in enumerate(FEATURES)},
-        points=tuple(_point(threshold, probability, real, answerable, ~known) for threshold in THRESHOLDS),
+        points=tuple(_point(threshold, probability, real, answerable, ~known, hidden) for threshold in THRESHOLDS),
         sizes={
             "answerable": int((real & answerable).sum()), "unanswerable": int((real & ~answerable).sum()),
             "underspecified": int((~known).sum()), "gold hidden": int(hidden.sum()),
@@ -201,8 +208,10 @@ def _logistic_fit(features: Floats, answerable: Flags, share: Floats) -> Floats:
     return np.array([found[0] - own @ mean, *own])
 
 
-def _point(threshold: float, probability: Floats, real: Flags, answerable: Flags, underspecified: Flags) -> Point:
+def _point(
+    threshold: float, probability: Floats, real: Flags, answerable: Flags, underspecified: Flags, hidden: Flags
+) -> Point:
     def share(chosen: Flags) -> float | None:
         return float((probability[chosen] < threshold).mean()) if chosen.any() else None
 
-    return Point(threshold, share(real & answerable), share(real & ~answerable), share(underspecified))
+    return Point(threshold, share(real & answerable), share(real & ~answerable), share(underspecified), share(hidden))

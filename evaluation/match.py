@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from app.answering.citations import MARKER
+from app.answering.markers import MARKER
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*|%")
 

@@ -17,10 +17,10 @@ from app.answering.grounding import ground
 from app.answering.history import Standalone
 from app.answering.prompt import build
 from app.answering.recall import Recalled, recall, stored
-from app.answering.retrieve import find, rarity
+from app.answering.retrieve import find, held_codes, rarity
 from app.answering.rewrite import understand_question
 from app.answering.sections import Surroundings
-from app.answering.signals import DEPTH, signals
+from app.answering.signals import DEPTH, nearest, signals
 from app.answering.support import Checker
 from app.answering.types import Answer, Ask, Grounding, Signals, Sources
 from app.llm.backend import Delta, Finished, Prompt, Usage
@@ -135,8 +135,9 @@ async def _events(
     )
     passages = progress.passages = built.passages
     weights = await services.compute(rarity, snapshot, scope, standalone.question, passages)
+    held = await services.compute(held_codes, snapshot, scope, ask.question)
     measured = progress.signals = await services.compute(
-        signals, ask.question, standalone.question, looked_at, passages, weights
+        signals, ask.question, standalone.question, looked_at, passages, weights, held
     )
     likely = progress.answerability = answerability(measured, settings.answer.weights)
     labels = [*(passage.label for passage in passages), *([recalled.label] if built.history else [])]
@@ -147,7 +148,7 @@ async def _events(
         question=ask.question,
         standalone=standalone.question,
         passages=passages,
-        nearness=measured.nearness,
+        nearness=nearest(looked_at),
         coverage=measured.coverage,
         answerability=likely,
         rarity=weights,
@@ -171,6 +172,7 @@ async def _events(
         return
 
     checker = Checker(passages, services.embed)
+    await services.compute(checker.prepare)
     markers = MarkerFilter(checker)
     finished = Finished(Usage())
     begun = time.perf_counter()

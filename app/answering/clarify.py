@@ -77,8 +77,8 @@ def _choices(question: str, hits: Sequence[Hit], passages: Sequence[Passage]) ->
     named: dict[str, int] = {}
     for number in found.values():
         # Two documents of one name are no choice: where they are, tells them apart.
-        name = _title(passages[number - 1])
-        named.setdefault(name if name not in named else f"{name} ({passages[number - 1].source})", number)
+        name = _unmarked(passages[number - 1].title)
+        named.setdefault(name if name not in named else f"{name} ({_unmarked(passages[number - 1].source)})", number)
     return [(number, name) for name, number in list(named.items())[:MOST_CHOICES]]
 
 
@@ -87,9 +87,9 @@ def _holds_a_word(question: str, passage: Passage) -> bool:
     return not there.isdisjoint(content_stems(question, passage.language))
 
 
-def _title(passage: Passage) -> str:
-    # A bracket in a title would look like a marker of ours.
-    return " ".join(passage.title.replace("[", "(").replace("]", ")").split())
+def _unmarked(name: str) -> str:
+    # A bracket in a name would look like a marker of ours.
+    return " ".join(name.replace("[", "(").replace("]", ")").split())
 
 
 def _language(question: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.answering.citations import MARKER
+from app.answering.markers import MARKER
 from app.answering.sentences import Sentence, split, term_set
 from app.answering.signals import Wanted
 from app.answering.support import Embed

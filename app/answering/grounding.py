@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any
 
+from app.answering.code import without_blocks
 from app.answering.sentences import split
-from app.answering.support import Checker
+from app.answering.support import Checker, says_something
 from app.answering.types import Grounding
 
+MOST_WEIGHED = 500
+"""Sentences that are weighed, at most: the first ones of a text that no model for answers writes."""
 _MARKERS_AFTER_AN_END = re.compile(r"(?<=[.!?…])(?:\s*\[\d{1,3}\])+")
 _MARKERS = re.compile(r"(?:(?<!\s)\s+)?\[\d{1,3}\]")
 
@@ -31,7 +35,8 @@ async def ground(answer: str, checker: Checker, compute: Callable[..., Awaitable
 
 
 def sentences_of(answer: str) -> list[str]:
-    """The sentences of an answer without their markers."""
+    """The sentences of an answer without their markers. What is code or has no content word is none."""
     # Behind a full stop and its marker the next sentence begins, however it begins.
-    bare = _MARKERS.sub("", _MARKERS_AFTER_AN_END.sub("\n\n", answer))
-    return [sentence.plain for sentence in split(bare) if re.search(r"\w", sentence.text)]
+    bare = _MARKERS.sub("", _MARKERS_AFTER_AN_END.sub("\n\n", without_blocks(answer)))
+    plain = (sentence.plain for sentence in split(bare))
+    return list(islice((sentence for sentence in plain if says_something(sentence)), MOST_WEIGHED))

@@ -87,7 +87,7 @@ def build(
 
     Order of what goes first when room is short: the oldest turns, then the lowest passages. No message and no passage is cut.
     With what is left, passages are made whole sections of their surroundings, see `whole`.
-    Raises: Invalid where system prompt and question alone are over the budget.
+    Raises: Invalid where system prompt and question are over the budget, or leave no room for any passage.
     """
     system = f"{prompts.system}\n\n{instructions}" if instructions else prompts.system
 
@@ -115,6 +115,12 @@ def build(
             break
         kept.append(passage)
         left -= size
+    if passages and not kept:
+        raise Invalid(
+            f"the question and the instructions leave {left} of prompt.budget_tokens {budget_tokens}, too few for a passage; "
+            "shorten them, or raise it",
+            "question",
+        )
     kept, left = whole(kept, surroundings, left, size_of)
     listed = "\n\n".join(shown(number, passage) for number, passage in enumerate(kept, start=1))
     asked = prompts.passages.format(passages=listed, question=question)

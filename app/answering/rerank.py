@@ -55,7 +55,8 @@ class Rerankers:
         """A model; None where it could not be opened, which is logged, and tried again after a while."""
         key = model, allow_hub
         if key in self._failed_at and time.monotonic() - self._failed_at[key] > OPEN_AGAIN_S:
-            del self._failed_at[key], self._opening[key]
+            del self._failed_at[key]
+            self._opening.pop(key, None)
         if key not in self._opening:
             self._opening[key] = asyncio.create_task(self._open(key))
             for old in list(self._opening)[:-KEPT]:

@@ -11,6 +11,7 @@ from app.access import Caller
 from app.answering.history import Standalone, understand
 from app.answering.rerank import rerank
 from app.answering.sentences import content_stems
+from app.answering.signals import codes
 from corpus.search import Query, Scope
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Hit, Message, Passage
@@ -89,3 +90,8 @@ def rarity(snapshot: OpenSnapshot, scope: Scope, question: str, passages: tuple[
         for word in content_words(question, None)
         if languages
     }
+
+
+def held_codes(snapshot: OpenSnapshot, scope: Scope, question: str) -> frozenset[str]:
+    """The codes and forms of a question that anything holds that the caller may see, whether it was found or not."""
+    return frozenset(code for code in codes(question) if snapshot.search.holds_identifier(code, scope))

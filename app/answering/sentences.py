@@ -15,7 +15,8 @@ WIDEST = 90
 _BLOCK = re.compile(r"\s*(?:[-*+•‣]\s|\d{1,3}[.)]\s|\||#{1,6}\s|>\s|```)")
 _ROW = re.compile(r"[^.:;!?\n]{1,40}: \S")
 _RULE = re.compile(r"[\s|:\-=*_+]*")
-_MARKDOWN_RULE = re.compile(r"\|?\s*:?-+[\s|:\-]*(?:\n|$)")
+# Possessive: a rule of dashes that ends in something else must not be tried again from each of them.
+_MARKDOWN_RULE = re.compile(r"(?=\|?[^\S\n]*+:?-)(?:[|:\-]|[^\S\n])*+(?:\n|$)")
 _NUMBERED = re.compile(r"\d{1,3}(?:\.\d{1,3})*[.)]?\s")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s+[^\s a-zà-öø-ÿ]|\s*$)")
@@ -28,7 +29,7 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"^\s*(?:[-*+•‣]\s+|#{1,6}\s+|>\s+)|\*\*|__|`|(?<=\s)_(?=\w)|(?<=\w)_(?=\s)")
-_FIGURE = re.compile(r"\d+(?:[.,:]\d+)*")
+FIGURE = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,11 @@ def _shorten(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return [*pieces, (start, end)] if start < end else pieces
 
 
+@lru_cache(maxsize=16_384)
+def _stems_of_word(word: str, language: str | None) -> tuple[str, ...]:
+    return tuple(stems(word, language))
+
+
 @lru_cache(maxsize=8192)
 def stem_set(text: str, language: str | None) -> frozenset[str]:
     """All stems of a text."""
@@ -220,9 +226,9 @@ def term_set(text: str, language: str | None) -> frozenset[str]:
 
 def content_stems(text: str, language: str | None) -> list[str]:
     """The stems of a text's content words, each once, in order."""
-    return list(dict.fromkeys(stem for word in content_words(text, language) for stem in stems(word, language)))
+    return list(dict.fromkeys(stem for word in content_words(text, language) for stem in _stems_of_word(word, language)))
 
 
 def figures(text: str) -> set[str]:
     """Numbers and identifiers of a text, as written."""
-    return set(_FIGURE.findall(text)) | set(identifiers(text))
+    return set(FIGURE.findall(text)) | set(identifiers(text))

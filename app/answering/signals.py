@@ -6,13 +6,13 @@ Pure functions of what the caller may see.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from app.answering.sentences import term_set
 from app.answering.types import Signals
-from corpus.lexical import identifiers, stems
+from corpus.lexical import identifiers, stems, variants
 from corpus.types import Hit, Passage
-from corpus.words import content_words
+from corpus.words import asks_nothing, content_words
 
 IDENTIFIER_WEIGHT = 2.0
 EARLIER_WORD_WEIGHT = 0.5
@@ -26,8 +26,8 @@ WORDS_WEIGHT = 0.8
 BACKGROUND = 0.45
 """What stands for each passage that is missing where fewer than DEPTH can be seen. Source: .33 to .47 on four corpora."""
 
-CODE = re.compile(r"[a-z]{1,6}[-_./]?\d{2,}[a-z\d]*")
-"""What only a form number, an error code or a part number looks like: letters, then at least two digits."""
+CODE = re.compile(r"[a-z]{1,4}[-_./]\d{2,}[a-z\d]*|[a-z]{1,6}[-_./]?\d{3,}[a-z\d]*")
+"""What a form number, an error code or a part number looks like: E-42 or E4201; neither FY26 nor COVID-19 nor Win11."""
 
 
 class Wanted:
@@ -59,7 +59,9 @@ class Wanted:
 
     def _in(self, language: str | None) -> list[tuple[str, list[str]]]:
         if language not in self._stems:
-            self._stems[language] = [(word, [word] if identifiers(word) else stems(word, language)) for word in self._weights]
+            self._stems[language] = [
+                (word, variants(word) if identifiers(word) else stems(word, language)) for word in self._weights
+            ]
         return self._stems[language]
 
 
@@ -72,19 +74,38 @@ def coverage(question: str, passages: Sequence[Passage], rarity: Mapping[str, fl
     return min(1.0, max(0.0, Wanted(question, question, rarity).share_in(sources)))
 
 
+def codes(question: str) -> list[str]:
+    """The form numbers, error codes and part numbers that a question names."""
+    return [identifier for identifier in identifiers(question) if CODE.fullmatch(identifier)]
+
+
+def nearest(hits: Sequence[Hit]) -> float:
+    """The cosine of the nearest of the hits by any way of asking; 0 where none has one."""
+    return max((hit.cosine for hit in hits if hit.cosine is not None), default=0.0)
+
+
 def signals(
-    question: str, standalone: str, hits: Sequence[Hit], passages: Sequence[Passage], rarity: Mapping[str, float]
+    question: str,
+    standalone: str,
+    hits: Sequence[Hit],
+    passages: Sequence[Passage],
+    rarity: Mapping[str, float],
+    held: Collection[str] = (),
 ) -> Signals:
-    """What is known before anybody is asked: `hits` are up to DEPTH found, `passages` those of the prompt.
+    """What is known before anybody is asked: `hits` are up to DEPTH found, `passages` those of the prompt, `held` the codes
+    that anything holds that the caller may see.
 
     Scores of the search are left out on purpose: BM25 takes the mean length of a text over all documents, hidden ones too.
+    The nearness is of the question by itself: what an earlier turn asked for is near whatever is asked next.
     """
+    if asks_nothing(question):
+        return Signals()
     cosines = [hit.cosine for hit in hits if hit.cosine is not None]
     return Signals(
-        nearness=max(cosines, default=0.0),
+        nearness=max((hit.own_cosine for hit in hits if hit.own_cosine is not None), default=nearest(hits)),
         coverage=coverage(standalone, passages, rarity),
         lead=_lead(Wanted(question, standalone, rarity), hits[:DEPTH], min(cosines, default=0.0)),
-        identified=_identified(question, passages),
+        identified=_identified(question, passages, held),
     )
 
 
@@ -104,11 +125,12 @@ def _lead(wanted: Wanted, hits: Sequence[Hit], lowest: float) -> float:
     return max(0.0, worth[0] - sum(others) / len(others))
 
 
-def _identified(question: str, passages: Sequence[Passage]) -> float:
-    """The share of the codes and forms a question names that any passage holds; 1 where it names none."""
-    named = {identifier for identifier in identifiers(question) if CODE.fullmatch(identifier)}
+def _identified(question: str, passages: Sequence[Passage], held: Collection[str]) -> float:
+    """The share of the codes a question names that are held, or stand in a passage; 1 where it names none."""
+    named = codes(question)
     there = frozenset[str]().union(*(_terms(passage) for passage in passages))
-    return len(named & there) / len(named) if named else 1.0
+    known = [code for code in named if code in held or not there.isdisjoint(variants(code))]
+    return len(known) / len(named) if named else 1.0
 
 
 def _terms(passage: Passage) -> frozenset[str]:

@@ -47,6 +47,8 @@ class Citation:
 class Grounding:
     """How much of the answer the passages support: the share of its sentences, and the sentences that none supports.
 
+    Code and sentences without a content word, such as "Yes.", do not count; of a very long answer the first 500 do.
+
     `removed` markers were the model's and wrong, `added` ones it left out.
     """
 
@@ -60,10 +62,10 @@ class Grounding:
 class Signals:
     """What the search says of whether the passages answer, all of it from what the caller may see; 0 where nothing was found.
 
-    `nearness` is the cosine of the question and the nearest passage, `coverage` the share of its words, by their rarity, that
-    the passages of the prompt hold. `lead` is how far the best passage stands out from the next nineteen, in meaning and in
-    words together: 0 to about 1. `identified` is the share of the codes and forms that the question names which the passages
-    hold, 1 where it names none.
+    `nearness` is the cosine of the question, without earlier turns, and the nearest passage, `coverage` the share of its words,
+    by their rarity, that the passages of the prompt hold. `lead` is how far the best passage stands out from the next nineteen,
+    in meaning and in words together: 0 to about 1. `identified` is the share of the codes and forms that the question names
+    which anything holds that the caller may see, 1 where it names none.
     """
 
     nearness: float = 0.0

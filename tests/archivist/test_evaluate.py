@@ -163,6 +163,8 @@ def test_a_data_set_is_ingested_into_a_folder_of_its_own(
         (("golden.jsonl", "--compare", "000001-01234567", "b.yaml"), 2, "give two configuration files, or two snapshots' ids"),
         (("golden.jsonl", "--compare", "000001-01234567", "000002-01234567"), 2, "no snapshot '000001-01234567' in 'data'"),
         (("generate", "--out", "golden.jsonl"), 2, "--out 'golden.jsonl' is there already"),
+        (("generate", "--out", "nowhere/golden.jsonl"), 2, "'nowhere/golden.jsonl' cannot be written: no folder 'nowhere'"),
+        (("golden.jsonl", "--html", "nowhere/report.html"), 2, "'nowhere/report.html' cannot be written: no folder 'nowhere'"),
         (("generate",), 2, "Missing option"),
     ],
 )

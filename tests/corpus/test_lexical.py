@@ -275,3 +275,30 @@ def test_what_hidden_documents_still_shift_is_the_average_length(build: Build) -
     orders, _, share = _changed(build, longer=4)
     assert orders > 100, "the residual is gone: say so in the documentation, and expect no change here"
     assert share > 0.85
+
+
+@pytest.mark.parametrize("written", ["TR204", "tr_204", "TR/204", "TR-204"])
+def test_an_identifier_is_found_however_its_parts_are_joined(index: LexicalIndex, written: str) -> None:
+    """TR204, TR/204 and TR-204 are one; 2.04 is another number."""
+    everyone = LexicalFilter(("everyone",), {}, sees_everything=False)
+    assert index.search(written, 10, everyone, must_identify=True)[0].tolist() == [0]
+    assert index.holds_identifier(written.lower(), everyone)
+    assert not index.holds_identifier("tr-2.04", everyone)
+    assert not index.holds_identifier(written.lower(), LexicalFilter(("board",), {}, sees_everything=False))
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 5, 2000])
+def test_how_many_hidden_texts_hold_an_identifier_does_not_show(build: Build, hidden: int) -> None:
+    """At the boundary: ten visible chunks of twenty hold it, which still singles them out, whatever is hidden."""
+    visible: list[Text] = [(f"note {n} on machine {'XR-77' if n < 10 else 'oil'}", "en", ("everyone",), {}) for n in range(20)]
+    secret: list[Text] = [(f"secret {n} of XR-77", "en", ("board",), {}) for n in range(hidden)]
+    everyone = LexicalFilter(("everyone",), {}, sees_everything=False)
+    assert build([*visible, *secret]).search("XR-77", 50, everyone, must_identify=True)[0].tolist() == list(range(10))
+
+
+def test_many_hidden_texts_make_no_common_identifier_rare(build: Build) -> None:
+    """Eleven of twenty visible chunks hold it: a word like others, though it would be rare among ten thousand."""
+    visible: list[Text] = [(f"note {n} on machine {'XR-77' if n < 11 else 'oil'}", "en", ("everyone",), {}) for n in range(20)]
+    secret: list[Text] = [(f"secret {n}", "en", ("board",), {}) for n in range(10_000)]
+    everyone = LexicalFilter(("everyone",), {}, sees_everything=False)
+    assert build([*visible, *secret]).search("XR-77", 50, everyone, must_identify=True)[0].tolist() == []

@@ -149,6 +149,17 @@ def test_a_second_way_of_asking_adds_its_candidates(search: Searcher, embedder: 
     assert hits[0].score > search.search([first], EVERYONE, 1)[0].score
 
 
+def test_a_hit_tells_its_cosine_to_the_question_by_itself(search: Searcher, embedder: Embedder) -> None:
+    """Whatever else is asked beside it; `cosine` is the best of both."""
+    first, second = (query(embedder, text) for text in ("E-4410", "form TR-204"))
+    alone = {hit.passage.chunk_id: hit.own_cosine for hit in search.search([first], EVERYONE, 10)}
+    both = search.search([first, second], EVERYONE, 10)
+    assert [hit.own_cosine for hit in both if hit.passage.chunk_id in alone] == pytest.approx(
+        [alone[hit.passage.chunk_id] for hit in both if hit.passage.chunk_id in alone], abs=1e-5
+    )
+    assert any((hit.cosine or 0) > (hit.own_cosine or 0) + 0.05 for hit in both)
+
+
 def test_near_duplicates_are_folded_unless_a_figure_differs(snapshot: OpenSnapshot, embedder: Embedder) -> None:
     """The copy of this year's policy is folded, last year's is shown."""
     asked = query(embedder, "work from home days a week")

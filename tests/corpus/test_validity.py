@@ -51,6 +51,10 @@ def test_a_date_is_read_where_it_can_be_read_in_one_way_only(written: str, perio
         ("¿y el año pasado?", (days("2025-01-01", "2025-12-31"),)),
         ("What applies next year?", (days("2027-01-01", "2027-12-31"),)),
         ("form FI-2025, part 2025-A, 12025 pieces, v1.2025 and 2025.5", ()),
+        ("Is 2000 EUR enough, or 2000€, or €2000, or EUR 2000? And 2000 km, 1999 %?", ()),
+        ("under ISO 9001, DIN 2025 or EN 1995, on form 2025 or in room 2010", ()),
+        ("since 1850, or 3000", ()),
+        ("In 2025 EU rules", (days("2025-01-01", "2025-12-31"),)),
         ("What is the limit this year?", ()),
         ("", ()),
     ],
@@ -98,6 +102,12 @@ def test_a_version_that_scores_clearly_less_stays_behind() -> None:
     """So an identifier or a year in the question decides before a date does."""
     known = validity(("2024-01-01", None), ("2026-01-01", None))
     assert ordered(known, [RULE.format(100, 1), RULE.format(120, 2)], [0.9, 0.7]) == [0, 1]
+
+
+def test_a_time_at_which_no_version_is_valid_gives_way_to_today() -> None:
+    """What is in force now comes before what has not begun."""
+    known = validity(("2027-01-01", None), ("2026-01-01", None))
+    assert ordered(known, [RULE.format(130, 3), RULE.format(120, 2)], [0.9, 0.9], "in 1999?") == [1, 0]
 
 
 def test_texts_that_only_look_alike_in_part_are_no_versions() -> None:

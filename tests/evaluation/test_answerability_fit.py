@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -91,3 +93,14 @@ def test_without_a_question_that_has_none_there_is_nothing_to_fit() -> None:
     only = [row for row in rows(20, lead_of_answer=0.7, lead_of_none=0.3) if row.expects_answer]
     with pytest.raises(ArchivistError, match="none can be told"):
         fit_rows(only)
+
+
+def test_hidden_gold_alone_has_an_operating_point_and_no_interval() -> None:
+    """Where every question has an answer, what is refused of those with hidden gold is told; nothing is warned of."""
+    made = rows(200, lead_of_answer=0.7, lead_of_none=0.3)
+    fit = fit_rows([replace(row, expects_answer=bool(row.expects_answer), hidden=not row.expects_answer) for row in made])
+    assert (fit.auc, fit.auc_interval) == (None, None)
+    assert fit.auc_hidden is not None
+    assert fit.auc_hidden > 0.97
+    assert [point.right_abstention for point in fit.points] == [None] * len(fit.points)
+    assert (fit.points[-1].hidden or 0.0) > 0.9

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.answering.answerability import answerability, logistic
-from app.answering.signals import BACKGROUND, DEPTH, WORDS_WEIGHT, signals
+from app.answering.answerability import UNKNOWN_CODE, answerability, logistic
+from app.answering.signals import BACKGROUND, DEPTH, WORDS_WEIGHT, codes, signals
 from app.answering.types import Signals
 from app.settings import AnswerabilityWeights
 from corpus.types import Hit
@@ -22,13 +22,22 @@ def hit(text: str, number: int, cosine: float | None) -> Hit:
 
 def test_it_is_the_logistic_of_the_weighed_signals() -> None:
     """Lead .5 and nearness .4 with weights 4 and 1 over an intercept of -2 are log-odds of .4."""
-    assert answerability(Signals(nearness=0.4, lead=0.5), WEIGHTS) == pytest.approx(1 / (1 + 2.718281828**-0.4))
+    assert answerability(Signals(nearness=0.4, lead=0.5), WEIGHTS) == pytest.approx(1 / (1 + 2.718281828**-0.4), abs=1e-4)
 
 
-def test_a_code_that_no_passage_holds_is_never_answered() -> None:
-    """However near the passages are, what is near is not what is meant."""
-    assert answerability(Signals(nearness=1.0, lead=1.0, identified=0.0), WEIGHTS) == 0.0
-    assert answerability(Signals(nearness=1.0, lead=1.0, identified=0.5), WEIGHTS) > 0.9
+def test_a_code_that_nothing_holds_counts_against_an_answer() -> None:
+    """It takes from the log-odds: what is far from certain is refused, what stands there all the same is not."""
+    unknown = Signals(nearness=0.4, lead=0.5, identified=0.0)
+    assert answerability(unknown, WEIGHTS) == pytest.approx(logistic(0.4 - UNKNOWN_CODE), abs=1e-4)
+    assert answerability(Signals(nearness=0.9, lead=1.0, identified=0.0), WEIGHTS) > 0.5
+    half = answerability(Signals(nearness=0.4, lead=0.5, identified=0.5), WEIGHTS)
+    assert answerability(unknown, WEIGHTS) < half < answerability(Signals(nearness=0.4, lead=0.5), WEIGHTS)
+
+
+def test_it_has_four_digits() -> None:
+    """Two embeddings of one text that differ in the seventh digit, by what was embedded beside it, give one number."""
+    assert answerability(Signals(nearness=0.4, lead=0.5), WEIGHTS) == 0.5987
+    assert answerability(Signals(nearness=0.4000001, lead=0.5), WEIGHTS) == 0.5987
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.0, 0.5), (-1e6, 0.0), (1e6, 1.0)])
@@ -67,11 +76,50 @@ def test_what_only_words_found_counts_as_the_farthest() -> None:
     assert signals("Parking?", "Parking?", hits, (), {"parking": 1.0}).lead == pytest.approx(0.5 - sum(others) / len(others))
 
 
-def test_the_share_of_named_codes_that_passages_hold() -> None:
-    """Of two forms, one of which stands in a passage, the half is identified; a word is not a code."""
+def test_the_share_of_named_codes_that_are_held() -> None:
+    """Of two forms, one of which stands in a passage or is held elsewhere, the half is identified; a word is not a code."""
     shown = (passage("Use form HR-112 for leave."),)
     assert signals("HR-112 or HR-999?", "HR-112 or HR-999?", (), shown, {}).identified == 0.5
+    assert signals("HR-112 or HR-999?", "HR-112 or HR-999?", (), shown, {}, {"hr-999"}).identified == 1.0
     assert signals("Which form?", "Which form?", (), shown, {}).identified == 1.0
+
+
+@pytest.mark.parametrize("written", ["HR112", "hr_112", "HR/112", "HR-112"])
+def test_a_code_is_the_same_however_its_parts_are_joined(written: str) -> None:
+    """It is identified, and covers the question as the written form does."""
+    found = signals(written, written, (), (passage("Use form HR-112 for leave."),), {})
+    assert found.identified == 1.0
+    assert found.coverage >= 2 / 3
+
+
+def test_what_only_looks_like_a_code_is_none() -> None:
+    """Years, illnesses and versions of software single nothing out that must stand in a passage."""
+    assert codes("Limits in FY26, since Covid19 or COVID-19, on win11, in Q3 of 2026?") == []
+    assert codes("E-4999, HR-112, SW012, sw_012 and ZZ-77") == ["e-4999", "hr-112", "sw012", "sw_012", "zz-77"]
+
+
+def test_nearness_is_that_of_the_question_by_itself() -> None:
+    """A passage that is near to an earlier turn is not near to whatever is asked next."""
+    near_to_earlier = Hit(passage("Leave is 28 days."), score=0.0, cosine=0.8, own_cosine=0.1)
+    assert signals("Who won the cup?", "How much leave? Who won the cup?", (near_to_earlier,), (), {}).nearness == 0.1
+
+
+@pytest.mark.parametrize(
+    "text", ["hello", "Thanks!", "Can you help me?", "Guten Tag", "vielen Dank", "¡Buenos días!", "gracias"]
+)
+def test_a_courtesy_asks_nothing(text: str) -> None:
+    """However near a passage is."""
+    near = Hit(passage("Thanks to all who help. Hello."), score=0.0, cosine=0.9, own_cosine=0.9)
+    assert signals(text, text, (near,), (near.passage,), {}) == Signals()
+
+
+@pytest.mark.parametrize(
+    "text", ["help desk", "Who can help me?", "At night?", "Which day?", "Hello, when is lunch?", "Is it good?"]
+)
+def test_a_question_with_words_of_courtesy_is_a_question(text: str) -> None:
+    """Only what is nothing but courtesy asks nothing."""
+    near = Hit(passage("Call the help desk."), score=0.0, cosine=0.9, own_cosine=0.9)
+    assert signals(text, text, (near,), (near.passage,), {}).nearness == 0.9
 
 
 def test_the_score_of_the_search_does_not_move_it() -> None:

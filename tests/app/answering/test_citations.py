@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Coroutine
 from typing import Any
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.answering.citations import MarkerFilter, cite, whole
+from app.answering.code import Code
 from app.answering.sentences import Sentence, split
-from app.answering.support import Checker, best_span
+from app.answering.support import Checker, evidence
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Passage
 from tests.app.answering.passages import growth, passage
@@ -25,7 +27,7 @@ SHOWN = re.compile(r"\[\d{1,3}\]")
 
 
 class Fed:
-    """A filter that waits for nothing: without an embedder it never pauses."""
+    """A filter that waits for nothing: without an embedder it only lets others have their turn."""
 
     def __init__(self, passages: tuple[Passage, ...] = PASSAGES) -> None:
         self.markers = MarkerFilter(Checker(passages))
@@ -40,10 +42,12 @@ class Fed:
 
 
 def settled(working: Coroutine[Any, Any, str]) -> str:
-    """The result of a coroutine that does not pause."""
-    with pytest.raises(StopIteration) as stopped:
-        working.send(None)
-    return str(stopped.value.value)
+    """The result of a coroutine that waits for nothing."""
+    while True:
+        try:
+            working.send(None)
+        except StopIteration as stopped:
+            return str(stopped.value)
 
 
 def filtered(text: str, passages: tuple[Passage, ...] = PASSAGES) -> tuple[str, MarkerFilter]:
@@ -141,6 +145,109 @@ def test_a_marker_that_is_missing_is_added_behind_its_sentence(text: str, shown:
     assert [f"[{citation.marker}]" for citation in markers.citations] == SHOWN.findall(answer)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown", "cited", "dropped"),
+    [
+        ("The desk and the portal [1-2].", "The desk and the portal [1][2].", [1, 2], 0),
+        ("The desk and the portal [1–2].", "The desk and the portal [1][2].", [1, 2], 0),
+        ("The desk and the portal [1, 2-3].", "The desk and the portal [1][2].", [1, 2], 1),
+        ("The desk and the portal [2-1].", "The desk and the portal [2][1].", [2, 1], 0),
+        ("Open the portal [^1].", "Open the portal [1].", [1], 0),
+        ("Open the portal 【1】.", "Open the portal [1].", [1], 0),
+        ("Open the portal [Source 1].", "Open the portal [1].", [1], 0),
+        ("Open the portal [passage 2].", "Open the portal.", [], 1),
+        ("Open the portal [Quellen 1, 2].", "Open the portal [1].", [1], 1),
+        ("Open the portal [1-999].", "Open the portal [1].", [1], 49),
+        ("Open the portal [source code].", "Open the portal [source code].", [], 0),
+        ("Open the portal (see [1], [2]).", "Open the portal (see [1]).", [1], 1),
+        ("Open the portal (see [1]; [2] today).", "Open the portal (see [1] today).", [1], 1),
+        ("The desk and the portal [1], [2].", "The desk and the portal [1], [2].", [1, 2], 0),
+    ],
+)  # fmt: skip
+def test_other_forms_of_markers_are_checked_and_shown_as_ours(text: str, shown: str, cited: list[int], dropped: int) -> None:
+    """Ranges, footnotes, named and full-width markers become [n], whole or by the character; a comma goes with its marker."""
+    assert filtered(text)[0] == shown
+    fed = Fed()
+    assert "".join(fed.feed(character) for character in text) + fed.finish() == shown
+    assert [citation.marker for citation in fed.markers.citations] == cited
+    assert fed.markers.dropped == dropped
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nx = a[1]\ny[2] = [99]\n```",
+        "````\n```\nx = a[1] \n```\nLeave is requested in the portal.\n````",
+        "Write `a[1]` or ``b[2] ` [1]``.",
+        "```python\nx = c[0][3]",
+    ],
+)
+def test_code_is_left_as_it_is(text: str) -> None:
+    """What looks like a marker in a block or a span of code is shown, not checked, and is no citation."""
+    shown, markers = filtered(text)
+    assert shown == text
+    assert (markers.citations, markers.dropped, markers.added) == ([], 0, 0)
+
+
+def test_a_backtick_alone_does_not_let_markers_pass() -> None:
+    """A span of code ends with its line; behind it, and behind a block, markers are checked again."""
+    assert filtered("Use a ` here.\nOpen the portal [2].")[0] == "Use a ` here.\nOpen the portal."
+    assert filtered("```\na[2]\n```\nOpen the portal [2].")[0] == "```\na[2]\n```\nOpen the portal."
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Yes. [2]", "Yes."),
+        ("No, you may not. [2]", "No, you may not."),
+        ("Open the portal. Yes. [1]", "Open the portal. Yes. [1]"),
+        ("Open the portal. Yes. [2]", "Open the portal. Yes."),
+        ("Open the portal. Yes. No, you may not. [1]", "Open the portal. Yes. No, you may not. [1]"),
+    ],
+)
+def test_a_sentence_without_a_content_word_rests_on_what_stands_before(text: str, shown: str) -> None:
+    """Its marker stays where the passage supports the last sentence that says something."""
+    assert filtered(text)[0] == shown
+
+
+def test_markers_that_were_added_do_not_overrule_an_abstention() -> None:
+    """Only the LLM's own kept marker does; those added stay citations, for they have been shown."""
+    added, markers = filtered(f"{LEAVE} {TRIPS} [none]")
+    assert added == f"{LEAVE} [1] {TRIPS}"
+    assert markers.abstained
+    assert [citation.marker for citation in markers.citations] == [1]
+    assert not filtered(f"{LEAVE} [1] {TRIPS} [none]")[1].abstained
+
+
+async def _read_between_turns(text: str, step: int) -> float:
+    """The characters of an answer that came without a pause for each turn that others had while it was checked."""
+    turns = 0
+    stopped = False
+
+    async def other() -> None:
+        nonlocal turns
+        while not stopped:
+            await asyncio.sleep(0)
+            turns += 1
+
+    working = asyncio.create_task(other())
+    markers = MarkerFilter(Checker(PASSAGES))
+    for start in range(0, len(text), step):
+        await markers.feed(text[start : start + step])
+    stopped = True
+    await working
+    return len(text) / turns
+
+
+def test_others_have_their_turn_while_a_long_answer_is_checked() -> None:
+    """At most some hundred characters are read without a pause; a normal delta is read at once."""
+    text = f"{LEAVE} [1] " * 1000
+    for step in (len(text), 7):
+        assert asyncio.run(_read_between_turns(text, step)) < 500
+    with pytest.raises(StopIteration):
+        MarkerFilter(Checker(PASSAGES)).feed(f"{LEAVE} [1]").send(None)
+
+
 def test_a_sentence_is_shown_before_it_is_known_to_be_over() -> None:
     """Only the white space behind it waits, and the marker goes before that."""
     fed = Fed()
@@ -157,11 +264,22 @@ def test_without_leave_to_add_an_answer_stays_as_it_is() -> None:
     assert settled(markers.feed(f"{LEAVE} {TRIPS}")) + settled(markers.finish()) == f"{LEAVE} {TRIPS}"
 
 
+def bare_of_code(text: str) -> str:
+    """A text without its brackets that stand in code."""
+    code, kept = Code(), ""
+    for part in re.split(r"(\[)", text):
+        if part != "[" or not code.is_inside():
+            kept += part
+        code.feed(part)
+    return kept
+
+
 PIECES = st.sampled_from(
     [
         "Open the portal", "form TR-204", "The desk", " ", "  ", "\n", ".", ". ", "! ", ":", ", ", "[1]", "[2]", "[3]", "[0]",
         "[99]", "[1, 2]", "[ 1 ]", "[none]", "[note]", "[", "]", "[1", "[no", ", 3]", '"', "”", "8:30", "1. ", "Kantine", "…",
         "[" + " " * 30 + "1]", "[" + " " * 60 + "1]", "\n\n", "```", "- ",
+        "`", "a[1]", "[1-3]", "[^2]", "【1】", "[Source 2]", "[sou", "; ", "Yes. ",
         "Leave is requested in the portal", "Trips are booked by the travel desk",
         "[1" + ", 1" * 20 + "]", "(http://x)", "😀", " " * 50,
     ]
@@ -191,7 +309,9 @@ def test_how_an_answer_is_cut_into_pieces_changes_nothing(text: str, sizes: list
 def test_each_citation_belongs_to_the_marker_in_its_place(text: str) -> None:
     """The i-th citation has the number of the i-th marker, and its quote stands in that passage at its offsets."""
     shown, markers = filtered(text)
-    assert [int(found[1:-1]) for found in SHOWN.findall(shown)] == [citation.marker for citation in markers.citations]
+    assert [int(found[1:-1]) for found in SHOWN.findall(bare_of_code(shown))] == [
+        citation.marker for citation in markers.citations
+    ]
     for citation in markers.citations:
         source = PASSAGES[citation.marker - 1]
         assert citation.document_id == source.document_id
@@ -204,7 +324,7 @@ def test_nothing_but_markers_and_spaces_is_taken_from_an_answer(text: str) -> No
     """The letters outside of brackets are shown as the model wrote them, all and in order."""
     shown, _ = filtered(text)
     # In brackets there is nothing but figures, `none`, `note` and their beginnings.
-    letters = re.compile(r"\[\s*no?n?e?|\[note|note|none|no|[\W\d_]", re.IGNORECASE)
+    letters = re.compile(r"\[\s*no?n?e?|\[sou(?:rce)?|source|sou|\[note|note|none|no|[\W\d_]", re.IGNORECASE)
     assert letters.sub("", shown) == letters.sub("", text)
 
 
@@ -222,11 +342,11 @@ def test_text_is_shown_at_once_and_only_a_marker_waits() -> None:
 
 def test_the_span_is_the_sentence_that_shares_most() -> None:
     """Of two sentences the one with the figure is quoted; of headings none, unless there is nothing else."""
-    assert best_span("It opens at 8:30.", PORTAL).text == "The portal opens at 8:30 on Mondays."
+    assert evidence("It opens at 8:30.", PORTAL).span.text == "The portal opens at 8:30 on Mondays."
     headed = passage("# Opening hours of the portal\n\nThe portal opens at eight.")
-    assert best_span("Opening hours of the portal", headed).text == "The portal opens at eight."
-    assert best_span("Opening hours", passage("# Opening hours")).text == "# Opening hours"
-    assert best_span("Anything", passage("  \n ")) == Sentence(0, 4, "  \n ")
+    assert evidence("Opening hours of the portal", headed).span.text == "The portal opens at eight."
+    assert evidence("Opening hours", passage("# Opening hours")).span.text == "# Opening hours"
+    assert evidence("Anything", passage("  \n ")).span == Sentence(0, 4, "  \n ")
 
 
 def test_a_citation_counts_from_the_documents_beginning_and_keeps_the_page() -> None:
@@ -245,14 +365,39 @@ def test_every_quote_of_the_published_corpus_is_exact(snapshot: OpenSnapshot) ->
     for document, passages in snapshot.store.documents_with_passages():
         for number, found in enumerate(passages, start=1):
             for sentence in split(found.text):
-                citation = cite(number, found, best_span(sentence.plain, found))
+                citation = cite(number, found, evidence(sentence.plain, found).span)
                 assert document.text[citation.start : citation.end] == citation.quote
                 assert citation.page == found.page
                 quotes += 1
     assert quotes >= 15
 
 
-@pytest.mark.parametrize("piece", ["[", "[1", "[1]", "[99] ", "a", ".", ". ", ": ", " ", "[ ", "\n", '."', "[none]", "a[ 1"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[",
+        "[1",
+        "[1]",
+        "[99] ",
+        "a",
+        ".",
+        ". ",
+        ": ",
+        " ",
+        "[ ",
+        "\n",
+        '."',
+        "[none]",
+        "a[ 1",
+        "`",
+        "```\n",
+        "[1-",
+        "【",
+        "[1], ",
+        "[s",
+        "[Source 1]",
+    ],
+)
 def test_checking_markers_takes_linear_time(piece: str) -> None:
     """Four times the answer takes four times as long, whole or by the character, whatever it is made of."""
 

@@ -43,6 +43,9 @@ TRAVEL = passage("Trips are booked through the travel desk.", number=2)
         (" \n ", Grounding(1.0)),
         ("[1]", Grounding(1.0)),
         ("...", Grounding(1.0)),
+        ("Yes. Employees get 25 days of leave [1]. No, you may not.", Grounding(1.0)),
+        ("Employees get 25 days of leave [1].\n```\nelephants = kenya[1]\n```\n", Grounding(1.0)),
+        ("```\nx\n```\nElephants walk to Kenya.", Grounding(0.0, ("Elephants walk to Kenya.",))),
     ],
 )
 def test_every_sentence_is_checked_against_all_passages(answer: str, expected: Grounding) -> None:
@@ -59,3 +62,10 @@ def test_without_a_passage_nothing_is_supported() -> None:
 def test_grounding_takes_linear_time(piece: str) -> None:
     """Four times the answer takes four times as long, whatever it is made of."""
     assert growth(lambda n: grounded(piece * n, [LEAVE]), 2_000) < 8
+
+
+def test_of_a_very_long_answer_the_first_sentences_are_weighed() -> None:
+    """The share is that of the first 500."""
+    found = grounded("Employees get 25 days of leave. " * 250 + "Elephants walk to Kenya. " * 750, [LEAVE])
+    assert found.supported_share == 0.5
+    assert len(found.unsupported) == 250

@@ -39,7 +39,7 @@ def built(question: str, history: list[Message], passages: list[Passage], budget
     TEXT,
     st.lists(st.builds(Message, ROLES, TEXT), max_size=12),
     st.lists(TEXT, max_size=12),
-    st.integers(180, 700),
+    st.integers(260, 700),
 )
 @settings(max_examples=300, deadline=None)
 def test_a_prompt_is_within_its_budget_and_whole_in_its_parts(
@@ -102,6 +102,13 @@ def test_a_question_over_the_budget_is_refused() -> None:
     """The error says by how much and names the key."""
     with pytest.raises(Invalid, match=r"\d+ tokens over prompt\.budget_tokens 300; shorten") as caught:
         built("word " * 300, [], [], 300)
+    assert caught.value.field == "question"
+
+
+def test_a_question_that_leaves_no_room_for_a_passage_is_refused() -> None:
+    """Rather than to say that nothing was found; the error says what is left and names the key."""
+    with pytest.raises(Invalid, match=r"leave \d+ of prompt\.budget_tokens 300, too few for a passage") as caught:
+        built("Where?", [], [passage("word " * 300)], 300)
     assert caught.value.field == "question"
 
 

@@ -288,3 +288,16 @@ async def test_a_change_of_the_model_is_in_force_without_a_restart(site: Path, m
             assert await first() == "it/errors.txt"
             await current.replace(settings)
             assert await first() == "policies/remote.md"
+
+
+async def test_a_model_that_failed_and_was_put_aside_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More failing models than are kept, one after the other and again: none raises."""
+    monkeypatch.setattr(reranking, "OPEN_AGAIN_S", -1.0)
+
+    async def refuse(model: str, allow_hub: bool) -> Reranker | None:
+        raise RerankerFailed(f"{model!r} is not there")
+
+    rerankers = Rerankers(refuse)
+    for model in ("a", "b", "c", "a", "b", "c"):
+        assert await rerankers.get(model, allow_hub=False) is None
+    await rerankers.close()

@@ -188,6 +188,35 @@ def test_cutting_takes_linear_time(piece: str) -> None:
     assert growth(work, 10_000 // len(piece)) < 8
 
 
+@pytest.mark.parametrize("piece", ["-", "- ", "| ", ":-", "-|", " ", "\t-"])
+def test_a_tables_rule_that_ends_otherwise_takes_linear_time(piece: str) -> None:
+    """Four times the dashes under a row take four times as long, and are no rule."""
+    sizes = []
+
+    def work(length: int) -> None:
+        sizes.append(len(split.__wrapped__("| a |\n" + piece * length + "x")))
+
+    assert growth(work, 10_000) < 8
+    assert min(sizes) >= 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_rule"),
+    [
+        ("|---|", True),
+        ("---|---", True),
+        ("| :-: | --- |  ", True),
+        (":-", True),
+        ("-", True),
+        ("| --- | x", False),
+        ("| |", False),
+    ],
+)
+def test_a_tables_rule_is_told_from_a_row(rule: str, is_rule: bool) -> None:
+    """Dashes, colons and bars alone, a dash at least at its beginning."""
+    assert split(f"| a | b |\n{rule}\n| 1 | 2 |")[0].is_heading is is_rule
+
+
 def test_every_sample_document_is_cut_exactly() -> None:
     """The spans of the handbook's Markdown and text files slice back and leave out nothing but rules and white space."""
     files = [path for path in Path("examples/handbook").rglob("*") if path.suffix in (".md", ".txt")]

@@ -10,7 +10,7 @@ import pytest
 
 from app.answering.support import Checker, evidence
 from corpus.types import Passage, Vectors
-from tests.app.answering.passages import passage
+from tests.app.answering.passages import growth, passage
 
 PORTAL = passage("Leave is requested in the portal. The portal opens at 8:30 on Mondays.", number=1)
 TRAVEL = passage("Trips are booked through the travel desk seven days ahead. Use form TR-204.", number=2)
@@ -95,3 +95,57 @@ def test_a_passage_supports_clearly_what_it_says_nearly_word_for_word(sentence: 
 def test_a_passage_that_is_not_there_supports_nothing(number: int) -> None:
     """Numbers outside of the list are no error."""
     assert asyncio.run(Checker([PORTAL]).supports("Leave is requested in the portal.", number)) is False
+
+
+LIMITS = passage(
+    "Working students receive 12 days. Managers may not book first class. The limit is 1,200 EUR for each trip.", number=7
+)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "cosine", "expected"),
+    [
+        ("Werkstudenten bekommen 12 Tage Urlaub.", 0.9, True),
+        ("Werkstudenten bekommen 12 Tage Urlaub.", 0.2, False),
+        ("Werkstudenten bekommen 15 Tage Urlaub.", 1.0, False),
+        ("Los estudiantes reciben 12 días.", 0.9, True),
+        ("Das Limit beträgt 1.200 EUR pro Reise.", 0.9, True),
+        ("Die Kantine öffnet nicht um zwölf Uhr.", 0.9, True),
+        ("Elephants migrate to Kenya in summer.", 1.0, False),
+        ("Kenia Elefanten", 1.0, False),
+    ],
+)
+def test_of_another_language_meaning_decides_and_figures_hold(sentence: str, cosine: float, expected: bool) -> None:
+    """Few shared words say nothing then; where the language is the same, or cannot be told, they do."""
+    assert supported(sentence, LIMITS, cosine)[0] is expected
+
+
+def test_an_answer_in_another_language_is_supported_where_its_meaning_is() -> None:
+    """Weighed as a whole, it is compared with the passages' sentences, and the one that means the same is its span."""
+
+    async def embed(texts: Sequence[str]) -> Vectors:
+        places = {"12": [1.0, 0.0], "Kenia": [0.0, 1.0]}
+        return np.array([next((v for k, v in places.items() if k in text), [-1.0, 0.0]) for text in texts], dtype=np.float32)
+
+    async def check() -> tuple[set[int], str]:
+        checker = Checker([PORTAL, LIMITS], embed)
+        sentences = ["Werkstudenten bekommen 12 Tage Urlaub.", "Elefanten wandern im Sommer nach Kenia."]
+        missing, opened = checker.weigh(sentences)
+        near = await checker.mean_the_same(sentences, opened)
+        return missing - near, checker.span(sentences[0], 2).text
+
+    assert asyncio.run(check()) == ({1}, "Working students receive 12 days.")
+
+
+def test_without_a_content_word_or_a_figure_nothing_is_supported() -> None:
+    """Such a sentence fits every passage, so it is none that a passage supports."""
+    assert evidence("No, you may not.", PORTAL).verdict == "no"
+    assert evidence("It is at 8:30.", PORTAL).verdict == "yes"
+    assert evidence("It is at 8:31.", PORTAL).verdict == "no"
+
+
+@pytest.mark.parametrize("piece", ["1 200 ", "1,200", "1.200.", "12.0 ", "portal ", "x-1 ", "[1] ", "not ", "' 000"])
+def test_weighing_takes_linear_time(piece: str) -> None:
+    """Four times the sentence, and four times the passage, take four times as long."""
+    assert growth(lambda n: evidence(piece * n, PORTAL), 2_000) < 8
+    assert growth(lambda n: evidence("The portal opens at 1,200.", passage(piece * n)), 2_000) < 8
