@@ -311,6 +311,7 @@ class MessageShown(Shown):
     created_at: datetime
     withdrawn: bool
     abstained: bool | None
+    clarifies: bool | None
     citations: list[Citation]
     standalone_question: str | None
     provider: str | None

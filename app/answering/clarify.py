@@ -45,7 +45,7 @@ def clarification(
         return None
     before, after = _ASKS[_language(question)]
     listed = [f"- {name} [{number}]" for number, name in choices]
-    return Clarification("\n".join([before, *listed, after]), tuple(number for number, _ in choices))
+    return Clarification("\n".join([before, *listed, "", after]), tuple(number for number, _ in choices))
 
 
 def is_underspecified(question: str) -> bool:

@@ -101,6 +101,7 @@ def _message(message: StoredMessage, visible: set[str]) -> MessageShown:
         created_at=message.created_at,
         withdrawn=withdrawn,
         abstained=message.abstained,
+        clarifies=message.clarifies,
         citations=[] if withdrawn else [Citation.model_validate(each) for each in message.citations],
         standalone_question=None if withdrawn else message.standalone_question,
         provider=message.provider,

@@ -77,8 +77,9 @@ export class Turn {
     this.#text = answer.answer;
     this.#markers = markersOf(answer.citations, this.#open);
     this.#settle();
-    this.#parts.answer.classList.toggle("abstained", answer.abstained === true);
-    if (answer.abstained === true) this.#say("verdict", "No answer in the documents");
+    const isMissing = answer.abstained === true && answer.clarifies !== true;
+    this.#parts.answer.classList.toggle("abstained", isMissing);
+    if (isMissing) this.#say("verdict", "No answer in the documents");
     showSources(this.#parts.sources, answer.citations, this.#open);
     this.#showMeta(answer);
   }

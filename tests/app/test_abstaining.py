@@ -168,6 +168,8 @@ async def test_a_question_that_says_too_little_is_answered_by_a_question_back(tw
     """The choices are the documents found, each cited, so that it can be opened; nobody is asked."""
     async with running(told(two_offices, fake)) as client:
         body = (await client.post("/v1/ask", json={"question": "parking"})).json()
+        kept = (await client.get(f"/v1/conversations/{body['conversation_id']}")).json()["messages"]
+    assert [message["clarifies"] for message in kept] == [None, True]
     assert (body["clarifies"], body["abstained"], body["provider"]) == (True, True, "extractive")
     assert {citation["title"] for citation in body["citations"]} == {"Leeds office", "Munich office"}
     lines = body["answer"].splitlines()

@@ -26,7 +26,7 @@ def test_it_names_the_documents_that_match_alike_with_their_markers() -> None:
     assert asked("parking", (LEEDS, 1.0), (MUNICH, 0.95), (CANTEEN, 0.5)) == Clarification(
         "Your question could be about several things. Which of these do you mean?\n"
         "- Leeds office [1]\n"
-        "- Munich office [2]\n"
+        "- Munich office [2]\n\n"
         "Please ask again and name it.",
         (1, 2),
     )

@@ -49,7 +49,7 @@ SHAPES = {
     "javascript link": "[click](javascript:document.title='taken') <a href=\"javascript:document.title='taken'\">x</a>",
     "protocol-relative": "![a](//{host}/31) [b](//{host}/32)",
     "line break in an address": "![a](ht\ntp://{host}/33)",
-    "footnote": "text[^1]\n\n[^1]: ![a](http://{host}/34)",
+    "footnote": "text[^a]\n\n[^a]: ![a](http://{host}/34)",
     "bold around": "**![a](http://{host}/35)** **<img src=http://{host}/36>**",
     "in a list": "- ![a](http://{host}/37)\n1. <img src=http://{host}/38>",
     "template": "<template><img src=http://{host}/39></template>",
