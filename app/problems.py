@@ -45,12 +45,15 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.BudgetSpent: Kind(429, "Budget spent", None),
     errors.DocumentError: Kind(500, "Document error", "a document cannot be read; look at the last ingest's report"),
     errors.LockHeld: Kind(503, "Busy", "another run holds the data folder; try again later"),
+    errors.RunRefused: Kind(500, "Run refused", "an ingest was refused; look at its report"),
     errors.SnapshotError: Kind(503, "No snapshot", "the published documents cannot be read; run `archivist ingest`"),
     errors.NoSnapshot: Kind(503, "No snapshot", "no documents have been published yet; run `archivist ingest`"),
     errors.SnapshotDamaged: Kind(503, "Snapshot damaged", "the published documents are damaged; run `archivist ingest`"),
+    errors.NotWritten: Kind(503, "Data folder not writable", "a file of the data folder cannot be written; is the disk full?"),
     errors.EmbedderError: Kind(503, "Embedding model unavailable", "questions cannot be embedded; the log has more"),
     errors.ModelNotFound: Kind(503, "Embedding model unavailable", "the embedding model is not installed"),
     errors.ModelDamaged: Kind(503, "Embedding model unavailable", "the embedding model's files are damaged; reinstall it"),
+    errors.ModelNotExported: Kind(503, "Embedding model unavailable", "the embedding model cannot be exported; the log has more"),
     errors.EmbedderMismatch: Kind(
         503, "Embedding model changed", "documents and configuration name different models; run `archivist ingest`"
     ),
@@ -60,6 +63,7 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.EgressUnreachable: Kind(502, "Outbound call failed", "no connection to the LLM provider's address"),
     errors.EgressTimeout: Kind(504, "Outbound call too slow", "the LLM provider's address took too long"),
     errors.EgressBroken: Kind(502, "Outbound call failed", "what came back from the LLM provider's address was cut off"),
+    errors.PageTooLarge: Kind(502, "Outbound call failed", "what came back is larger than is allowed"),
     errors.EgressRefused: Kind(503, "Address refused", "the LLM provider's address is not allowed by the configuration"),
     errors.BackendError: Kind(502, "LLM error", "the LLM provider did not answer"),
     errors.BackendNotConfigured: Kind(503, "LLM not configured", "the LLM provider lacks a key or an address"),
