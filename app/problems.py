@@ -53,7 +53,7 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.EmbedderError: Kind(503, "Embedding model unavailable", "questions cannot be embedded; the log has more"),
     errors.ModelNotFound: Kind(503, "Embedding model unavailable", "the embedding model is not installed"),
     errors.ModelDamaged: Kind(503, "Embedding model unavailable", "the embedding model's files are damaged; reinstall it"),
-    errors.ModelNotExported: Kind(503, "Embedding model unavailable", "the embedding model cannot be exported; the log has more"),
+    errors.ModelNotExported: Kind(503, "Embedding model unavailable", "the model cannot be exported; the log has more"),
     errors.EmbedderMismatch: Kind(
         503, "Embedding model changed", "documents and configuration name different models; run `archivist ingest`"
     ),
