@@ -16,7 +16,6 @@ from evaluation.report import Report, Value
 from evaluation.run import TOTAL
 
 MOST_FLIPS = 40
-OF_GROUPS = ("key_fact", "citation_precision", "false_abstention", "abstention_recall")
 OF_REPLAYS = ("newly_abstained", "newly_answered")
 COLOURS = {"better": "green", "worse": "red"}
 

@@ -1,4 +1,4 @@
-"""How likely the passages answer, before anybody is asked: one calibrated number for every provider. Pure."""
+"""How likely the passages answer, before anybody is asked: one number for every provider, even odds assumed. Pure."""
 
 from __future__ import annotations
 
