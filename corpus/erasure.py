@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus.errors import ConfigError
-from corpus.snapshot import current_id, point_to, purge, remove_litter, snapshot_ids
+from corpus.published import current_id, point_to, purge, remove_litter, snapshot_ids
 from corpus.store import Store
 
 WORK = "work/embeddings.db"

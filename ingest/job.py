@@ -22,16 +22,9 @@ from corpus.errors import (
     RunRefused,
     SnapshotDamaged,
 )
-from corpus.snapshot import (
-    MODELS,
-    EmbedderStamp,
-    OpenSnapshot,
-    SnapshotWriter,
-    current_id,
-    point_to,
-    purge,
-    remove_litter,
-)
+from corpus.manifest import EmbedderStamp
+from corpus.published import MODELS, current_id, point_to, purge, remove_litter
+from corpus.snapshot import OpenSnapshot, SnapshotWriter
 from corpus.store import Failure, FileRecord
 from corpus.types import Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering

@@ -14,19 +14,10 @@ import numpy as np
 import pytest
 
 from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.manifest import EmbedderStamp, Manifest
+from corpus.published import current_id, point_to, purge, remove_litter, snapshot_ids
 from corpus.settings import SearchSettings
-from corpus.snapshot import (
-    EmbedderStamp,
-    Manifest,
-    SnapshotWriter,
-    current_id,
-    open_current,
-    open_snapshot,
-    point_to,
-    purge,
-    remove_litter,
-    snapshot_ids,
-)
+from corpus.snapshot import SnapshotWriter, open_current, open_snapshot
 from corpus.types import Chunk, Document, Section, chunk_id_of, document_id_of, version_of
 
 DIMENSION = 8
