@@ -10,7 +10,7 @@ import fcntl
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +21,10 @@ import numpy as np
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.disk import sync, writing
 from corpus.embedders.weights import file_sha256
-from corpus.errors import EmbedderMismatch, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
-from corpus.published import BUILDING, current_id, number_of, point_to, snapshot_ids
+from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
 from corpus.store import Failure, FileRecord, Store, StoreWriter, facets_of
@@ -84,7 +84,8 @@ class SnapshotWriter:
         raises keeps the snapshot from being published.
 
         Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
-        Raises: SnapshotDamaged where the verification fails, NotWritten; nothing is published then.
+        Raises: SnapshotDamaged where the verification fails, NotWritten, RunRefused where a snapshot is held; nothing is
+        published then.
         """
         with writing(self._folder):
             self._store.close()
@@ -114,10 +115,12 @@ class SnapshotWriter:
         _verify_by_searching(self._folder)
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
-        self._folder.rename(target)
-        self._folder = target
-        sync(target.parent)
-        point_to(self._data_dir, manifest.id)
+        with pointing(self._data_dir) as pointer:
+            refuse_while_held(self._data_dir)
+            self._folder.rename(target)
+            self._folder = target
+            sync(target.parent)
+            pointer.set_current(manifest.id)
         return manifest
 
     def abandon(self) -> None:
@@ -229,6 +232,24 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
         except SnapshotDamaged:
             continue
     raise damage
+
+
+def activate(data_dir: Path, snapshot_id: str, *, hold: bool = False) -> None:
+    """Make a published snapshot the current one, once it is opened and found whole; with `hold` no run publishes another.
+
+    Raises: NotFound, SnapshotDamaged, NotWritten; Conflict where another one is held. Nothing has changed then.
+    """
+    if snapshot_id not in snapshot_ids(data_dir):
+        raise NotFound("snapshot", snapshot_id)
+    # Open, it is in use, and nothing removes it.
+    with closing(open_snapshot(data_dir, snapshot_id, SearchSettings())), pointing(data_dir) as pointer:
+        if hold:
+            pointer.set_hold(snapshot_id)
+        elif (other := held(data_dir)) not in (None, snapshot_id):
+            raise Conflict(
+                f"snapshot {other!r} is held; run `archivist snapshots release` first, or hold {snapshot_id!r} instead"
+            )
+        pointer.set_current(snapshot_id)
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
