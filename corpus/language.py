@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import lzma
+from array import array
 from copy import copy
 from functools import cache
 from threading import Lock
+from typing import Any
 
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
+import numpy as np
+from numpy.typing import NDArray
+from py3langid.langid import MODEL_DIR, MODEL_FILE, LanguageIdentifier
 
 from corpus.lexical import STEMMED
 
@@ -31,11 +37,25 @@ _LOADING = Lock()
 
 @cache
 def _load() -> tuple[LanguageIdentifier, LanguageIdentifier]:
-    everything = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    everything = _unpacked()
     stemmed = copy(everything)
     # Only what the lexical index can stem makes a difference, and fewer choices make fewer mistakes.
     stemmed.set_languages(sorted(set(STEMMED) & set(everything.labels)))
     return everything, stemmed
+
+
+def _unpacked() -> LanguageIdentifier:
+    """The package's model, unpacked in memory: its own function writes it to /tmp, which may be full or not ours to write to."""
+    with np.load(io.BytesIO(lzma.decompress((MODEL_DIR / MODEL_FILE).read_bytes())), allow_pickle=False) as parts:
+        return LanguageIdentifier(
+            parts["ptc"], parts["pc"], parts["classes"].tolist(), _array(parts["nextmove"]), parts["out_feat"].tolist(),
+            norm_probs=True, tk_row=_array(parts["nextmove_row"]),
+        )  # fmt: skip
+
+
+def _array(values: NDArray[np.unsignedinteger[Any]]) -> array[int]:
+    """Its elements are numbers of Python's own, which a loop over bytes takes much faster than numpy's."""
+    return array({2: "H", 4: "I"}[values.dtype.itemsize], values.tobytes())
 
 
 def _identifiers() -> tuple[LanguageIdentifier, LanguageIdentifier]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+from filelock import FileLock
 
 from corpus.embedders.embedder import Embedder, Exporting, open_embedder
 from corpus.settings import EmbedderSettings, SearchSettings
@@ -15,7 +16,7 @@ from corpus.snapshot import OpenSnapshot, open_current
 from ingest import job
 from ingest.report import Report
 from ingest.settings import JobSettings
-from tests.making import FILES, fingerprint, job_settings, write_files
+from tests.making import FILES, copy_published, fingerprint, job_settings, write_files
 
 Run = Callable[[JobSettings], Report]
 
@@ -42,9 +43,13 @@ def embedder() -> Embedder:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of exported models with the default model's. Not to be changed."""
-    folder = tmp_path_factory.mktemp("models")
-    open_embedder(EmbedderSettings(engine="onnx"), models=folder, exporting=Exporting(fingerprint()), threads=1)
-    return folder
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    # An export takes fifteen seconds: one does for all processes of this run of the tests, and for all tests but those of it.
+    with FileLock(shared / "models.lock"):
+        open_embedder(EmbedderSettings(engine="onnx"), models=shared / "models", exporting=Exporting(fingerprint()), threads=1)
+    return shared / "models"
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def organisation(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def site(organisation: Path, tmp_path: Path) -> Path:
     """The same, this test's own copy."""
-    return Path(shutil.copytree(organisation, tmp_path / "site"))
+    return copy_published(organisation, tmp_path / "site")
 
 
 @pytest.fixture(scope="session")

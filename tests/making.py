@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
-from corpus.snapshot import open_current
+from corpus.snapshot import MODELS, open_current
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
 
 REMOTE = (
@@ -68,6 +70,20 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder
+
+
+def link_models(models: Path, data_dir: Path) -> Path:
+    """Put exported models into a data folder: the same files, 90 MB each, which nothing may change in place."""
+    return Path(shutil.copytree(models, data_dir / MODELS, copy_function=os.link, dirs_exist_ok=True))
+
+
+def copy_published(folder: Path, target: Path) -> Path:
+    """A copy of a data folder, or of a folder that has one, that may be changed in everything but the exported models."""
+
+    def place(source: str, to: str) -> None:
+        (os.link if Path(source).parent.parent.name == MODELS else shutil.copy2)(source, to)
+
+    return Path(shutil.copytree(folder, target, copy_function=place))
 
 
 def job_settings(data_dir: Path, *folders: Path, rules: Sequence[RuleSettings] = RULES, **values: Any) -> JobSettings:

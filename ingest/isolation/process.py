@@ -214,7 +214,12 @@ def _holds(message: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _readable() -> list[str]:
-    """The folders of the interpreter's and our own modules."""
+    """The folders of the interpreter's and our own modules, and those that others were added by: PYTHONPATH, .pth files.
+
+    The working folder is none of them, nor one that it lies in, though it may be on the path: documents may lie there too.
+    """
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     rooms = [str(Path(folder)) for room in (corpus, ingest) for folder in room.__path__]
-    return sorted({*paths, *rooms})
+    here = Path.cwd()
+    added = [path for path in sys.path if Path(path).is_absolute() and not here.is_relative_to(Path(path).resolve())]
+    return sorted({*paths, *rooms, *added})

@@ -35,7 +35,9 @@ def main() -> None:
         return
     _import_what_is_imported_late()
     holds = kernel.isolate(
-        memory_bytes=settings["memory_bytes"], open_files=settings["open_files"], readable=[*SYSTEM, *settings["readable"]]
+        memory_bytes=settings["memory_bytes"],
+        open_files=settings["open_files"],
+        readable=[*SYSTEM, *settings["readable"], *_imported()],
     )
     _say(answers, json.dumps({"holds": holds}).encode())
     frames = _frames(requests)
@@ -89,6 +91,15 @@ def _import_what_is_imported_late() -> None:
     for encoding in sorted(set(aliases.values())):
         with suppress(LookupError):
             codecs.lookup(encoding)
+
+
+def _imported() -> list[str]:
+    """The folders of the packages that are imported, the files of the modules: wherever an installation has put them."""
+    found: list[str] = []
+    for name, module in list(sys.modules.items()):
+        if "." not in name and name != "__main__":
+            found += getattr(module, "__path__", None) or [getattr(module, "__file__", None) or ""]
+    return sorted({path for path in found if os.path.isabs(path)})
 
 
 def _frames(stream: BinaryIO) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.app.serving import FILES, Serve, ServiceClient, publish, running, settings_of
+from tests.making import copy_published
 
 
 @pytest.fixture
@@ -20,21 +20,21 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `documents/` and, published from them, `data/`. Copied by whoever changes it."""
     root = tmp_path_factory.mktemp("published")
     for name, text in FILES.items():
         path = root / "documents" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    publish(root / "documents", root / "data")
+    publish(root / "documents", root / "data", models)
     return root
 
 
 @pytest.fixture
 def site(published: Path, tmp_path: Path) -> Path:
     """The published folder, this test's own copy."""
-    return Path(shutil.copytree(published, tmp_path / "site"))
+    return copy_published(published, tmp_path / "site")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest import job
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
+from tests.making import link_models
 from tests.servers import wait_until
 
 PROMPTS = Path(__file__).parents[2] / "config" / "prompts"
@@ -39,8 +40,13 @@ FILES = {
 }
 
 
-def publish(folder: Path, data_dir: Path) -> None:
-    """Ingest a folder as the nightly job does; what lies under board/ is for the group `board` alone."""
+def publish(folder: Path, data_dir: Path, models: Path | None = None) -> None:
+    """Ingest a folder as the nightly job does; what lies under board/ is for the group `board` alone.
+
+    A new data folder is given exported `models`, so that the job need not export one.
+    """
+    if models is not None:
+        link_models(models, data_dir)
     rules = (RuleSettings(match="board/**", groups=("board",), label="confidential"),)
     job.run(
         JobSettings(

@@ -92,7 +92,7 @@ async def test_quotations_and_the_llm_have_the_same_answerability(site: Path, fa
     assert (one["provider"], other["provider"]) == ("fake", "extractive")
 
 
-async def test_documents_that_the_caller_may_not_see_do_not_move_it(site: Path, tmp_path: Path) -> None:
+async def test_documents_that_the_caller_may_not_see_do_not_move_it(site: Path, tmp_path: Path, models: Path) -> None:
     """What only the board may read makes no difference: without those files the number is the same, digit for digit."""
     folder = tmp_path / "without"
     for path in sorted((site / "documents").rglob("*.*")):
@@ -100,7 +100,7 @@ async def test_documents_that_the_caller_may_not_see_do_not_move_it(site: Path, 
         if name.parts[0] != "board":
             (folder / "documents" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "documents" / name).write_bytes(path.read_bytes())
-    publish(folder / "documents", folder / "data")
+    publish(folder / "documents", folder / "data", models)
     for question in (HIDDEN, KNOWN, UNKNOWN):
         found = []
         for root in (site, folder):
@@ -110,7 +110,7 @@ async def test_documents_that_the_caller_may_not_see_do_not_move_it(site: Path, 
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Path:
+def machines(tmp_path: Path, models: Path) -> Path:
     """Fourteen logs of one unit, more than a prompt has passages, and one rule on warranty."""
     folder = tmp_path / "machines"
     (folder / "documents").mkdir(parents=True)
@@ -119,7 +119,7 @@ def machines(tmp_path: Path) -> Path:
         (folder / "documents" / f"log{number}.md").write_text(text, encoding="utf-8")
     text = "# Warranty rules\n\nThe warranty period of a pump is two years from delivery.\n"
     (folder / "documents" / "warranty.md").write_text(text, encoding="utf-8")
-    publish(folder / "documents", folder / "data")
+    publish(folder / "documents", folder / "data", models)
     return folder
 
 
@@ -153,14 +153,14 @@ async def test_an_off_topic_follow_up_is_not_answered(site: Path) -> None:
 
 
 @pytest.fixture
-def two_offices(tmp_path: Path) -> Path:
+def two_offices(tmp_path: Path, models: Path) -> Path:
     """Two documents that say alike things of parking."""
     folder = tmp_path / "offices"
     for name in ("Leeds", "Munich"):
         path = folder / "documents" / f"{name.lower()}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"# {name} office\n\nParking at the {name} office is behind the house.\n", encoding="utf-8")
-    publish(folder / "documents", folder / "data")
+    publish(folder / "documents", folder / "data", models)
     return folder
 
 

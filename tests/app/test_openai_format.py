@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from pydantic import SecretStr
 from app.llm.fake.behaviour import FakeBehaviour
 from app.llm.settings import LlmSettings, PriceSettings, ProviderSettings
 from tests.app.serving import listening, settings_of
+from tests.making import copy_published
 from tests.servers import running_fake_llm, wait_until
 
 KEY = "canary-4711"
@@ -29,7 +29,7 @@ QUESTION: list[Any] = [{"role": "user", "content": "When are expense reports due
 @pytest.fixture(scope="module")
 def address(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One service with a key for all the tests here that only read."""
-    data_dir = Path(shutil.copytree(published / "data", tmp_path_factory.mktemp("openai") / "data"))
+    data_dir = copy_published(published / "data", tmp_path_factory.mktemp("openai") / "data")
     with listening(settings_of(data_dir, api_key=SecretStr(KEY))) as address:
         yield address
 

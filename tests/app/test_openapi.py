@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.app.serving import ServiceClient, listening, settings_of
+from tests.making import copy_published
 
 CALLS = {
     "POST /v1/ask",
@@ -43,7 +43,7 @@ CALLS = {
 @pytest.fixture(scope="module")
 def fuzzed_address(tmp_path_factory: pytest.TempPathFactory, published: Path) -> Iterator[str]:
     """A service of its own for the fuzzer."""
-    data_dir = Path(shutil.copytree(published / "data", tmp_path_factory.mktemp("fuzzed") / "data"))
+    data_dir = copy_published(published / "data", tmp_path_factory.mktemp("fuzzed") / "data")
     with listening(settings_of(data_dir)) as address:
         yield address
 

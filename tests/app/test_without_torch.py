@@ -16,7 +16,7 @@ import pytest
 from corpus.manifest import read_manifest
 from corpus.published import current_id
 from ingest import job
-from tests.making import FILES, job_settings, write_files
+from tests.making import FILES, job_settings, link_models, write_files
 from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ finally:
 def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that a real run has filled, with the graph that was there."""
     root = tmp_path_factory.mktemp("published")
-    shutil.copytree(models, root / "data" / "models")
+    link_models(models, root / "data")
     job.run(job_settings(root / "data", write_files(root / "documents", FILES)))
     return root / "data"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from tests.making import write_files
+from tests.making import link_models, write_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,8 +69,9 @@ def test_a_mistake_is_one_line_and_an_exit_code(tmp_path: Path, arguments: tuple
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_is_reported_as_json_with_its_steps(tmp_path: Path, documents: Path) -> None:
+def test_a_run_is_reported_as_json_with_its_steps(tmp_path: Path, documents: Path, models: Path) -> None:
     """Exit code 0, the report on standard output, one JSON line a step on standard error; then list and verify know it."""
+    link_models(models, tmp_path / "data")
     done = archivist("ingest", "--source", documents, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -87,8 +88,9 @@ def test_a_run_is_reported_as_json_with_its_steps(tmp_path: Path, documents: Pat
     assert "chunks.db is not the file that was published" in damaged.stderr
 
 
-def test_documents_that_failed_make_exit_code_3_each_time(tmp_path: Path, documents: Path) -> None:
+def test_documents_that_failed_make_exit_code_3_each_time(tmp_path: Path, documents: Path, models: Path) -> None:
     """Done, with documents that failed: listed with reason and advice, also by the run that changes nothing."""
+    link_models(models, tmp_path / "data")
     (documents / "empty.md").write_bytes(b"")
     for first_line in ("Published 000001-", "Nothing changed: 3 files"):
         done = archivist("ingest", "--source", documents, cwd=tmp_path)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.archivist.test_cli import archivist
-from tests.making import write_files
+from tests.making import link_models, write_files
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def configured(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_night_from_plan_to_refusal(configured: Path) -> None:
+def test_a_night_from_plan_to_refusal(configured: Path, models: Path) -> None:
     """A plan that writes nothing; a run that its golden set lets pass; a plan that foresees the guard; exit code 4 of the
     guard and of the gate, with the report as JSON; and the history of it."""
     config = ("--config", configured / "archivist.yaml")
@@ -48,6 +48,7 @@ def test_a_night_from_plan_to_refusal(configured: Path) -> None:
     assert (plan["added"]["files"], plan["kept"]["files"], plan["snapshot"], plan["refused"]) == (6, 0, None, [])
     assert not (configured / "data").exists()
 
+    link_models(models, configured / "data")
     done = archivist("ingest", "--json", *config, cwd=configured)
     assert done.returncode == 0, done.stderr
     published = json.loads(done.stdout)
@@ -86,9 +87,10 @@ def test_a_night_from_plan_to_refusal(configured: Path) -> None:
     assert (missing.returncode, "no report of a run '000009-00000000'" in missing.stderr) == (2, True)
 
 
-def test_removals_are_allowed_by_a_flag(tmp_path: Path) -> None:
+def test_removals_are_allowed_by_a_flag(tmp_path: Path, models: Path) -> None:
     """The same run with --allow-removals publishes."""
     source = write_files(tmp_path / "documents", {f"{number}.md": f"Matter {number}.\n" for number in range(4)})
+    link_models(models, tmp_path / "data")
     assert archivist("ingest", "--source", source, cwd=tmp_path).returncode == 0
     for number in range(3):
         (source / f"{number}.md").unlink()

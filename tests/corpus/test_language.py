@@ -7,8 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from corpus import language as language_module
 from corpus.language import detect_language, known_languages, language_of_question
 from corpus.lexical import STEMMED
 
@@ -157,6 +160,22 @@ def test_only_known_languages_are_told() -> None:
     assert all(
         language_of_question(text) in {None, *known} for text in ("x" * 50_000, "\ud800" * 100, "1234 " * 50, "שלום " * 40)
     )
+
+
+def test_the_model_is_unpacked_in_memory() -> None:
+    """The same model as the package unpacks to a file in /tmp; where nothing can be written, the first question needs none."""
+    theirs = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    ours, _ = language_module._load()
+    for name in ("nb_ptc", "nb_pc"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    for name in ("labels", "tk_nextmove", "tk_row", "tk_output", "_norm_probs"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from corpus.language import detect_language; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); print(detect_language('Las tarjetas se recogen en la recepción.'))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (said.stdout, said.stderr) == ("es\n", "")
 
 
 def test_the_model_is_loaded_only_when_a_language_is_asked_for() -> None:

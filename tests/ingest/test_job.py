@@ -24,7 +24,7 @@ from ingest import job
 from ingest.report import Event, Report
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings
 from tests.conftest import Run
-from tests.making import FILES, contents, job_settings, litter, write_files
+from tests.making import FILES, contents, job_settings, link_models, litter, write_files
 
 LONG = "\n\n".join(
     f"## Part {part}\n\n"
@@ -373,7 +373,7 @@ def test_a_kill_while_embedding_costs_no_vector_twice(tmp_path: Path, run: Run, 
     source = write_files(tmp_path / "documents", files)
     settings = job_settings(tmp_path / "data", source)
     work = tmp_path / "data" / "work" / "embeddings.db"
-    shutil.copytree(models, tmp_path / "data" / "models")
+    link_models(models, tmp_path / "data")
     child = start(tmp_path / "data", source)
     with child:
         deadline = time.monotonic() + 120

@@ -17,13 +17,13 @@ from corpus.snapshot import open_current
 from ingest import job
 from ingest.report import Report
 from ingest.settings import JobSettings
-from tests.making import job_settings, litter, write_files
+from tests.making import job_settings, link_models, litter, write_files
 
 
 @pytest.fixture
 def settings(tmp_path: Path, models: Path) -> JobSettings:
     """Two documents, and a data folder where the default model is exported already."""
-    shutil.copytree(models, tmp_path / "data" / "models")
+    link_models(models, tmp_path / "data")
     source = write_files(
         tmp_path / "documents", {"a.md": "# Parking\n\nVisitors park in the yard.\n", "b.md": "Lunch is at noon.\n"}
     )
@@ -51,7 +51,7 @@ def test_vectors_of_one_engine_are_kept_by_the_other(settings: JobSettings, mode
     """The fingerprint is the model's: a snapshot of sentence-transformers is the parent of one of onnx."""
     reference = job.run(settings.model_copy(update={"embedder": EmbedderSettings(engine="sentence-transformers")}))
     assert (reference.engine, graph_of_current(settings.data_dir)) == ("sentence-transformers", None)
-    shutil.copytree(models, settings.data_dir / "models", dirs_exist_ok=True)
+    link_models(models, settings.data_dir)
     report = edited(settings, "Lunch is at one.\n")
     assert (report.embedded, report.reused, report.engine) == (1, 1, "onnx")
     assert graph_of_current(settings.data_dir) is not None
@@ -93,6 +93,7 @@ def test_an_unchanged_run_mends_the_graph_that_the_service_needs(settings: JobSe
     if damage == "removed":
         shutil.rmtree(graph.folder)
     else:
+        (graph.folder / GRAPH).unlink()
         (graph.folder / GRAPH).write_bytes(b"damaged")
     report = job.run(settings)
     assert (report.published, report.embedded) == (False, 0)

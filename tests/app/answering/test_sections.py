@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -224,7 +225,7 @@ def test_passages_are_not_joined_where_that_has_no_room() -> None:
 
 
 @pytest.fixture(scope="module")
-def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSnapshot]:
+def neighbours(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSnapshot]:
     """A published snapshot whose documents, open and hidden ones, lie side by side in it."""
     root = tmp_path_factory.mktemp("neighbours")
     text = " ".join(f"Rule {n} of the canteen is that trays go back to the rack before noon." for n in range(120))
@@ -232,7 +233,7 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSnapsho
         path = root / "documents" / name
         path.parent.mkdir(parents=True)
         path.write_text(text if name != "board/secret.txt" else text.replace("canteen", "vault"), encoding="utf-8")
-    publish(root / "documents", root / "data")
+    publish(root / "documents", root / "data", models)
     snapshot, _ = open_current(root / "data", SearchSettings())
     yield snapshot
     snapshot.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from app.llm.fake.behaviour import FakeBehaviour
-from tests.app.serving import publish, settings_of
+from tests.app.serving import settings_of
 from tests.app.web.pages import (
     FILES,
     PATIENCE_MS,
@@ -23,6 +22,7 @@ from tests.app.web.pages import (
     publish_files,
     running_service,
 )
+from tests.making import copy_published
 from tests.servers import RunningFake, running_fake_llm
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,14 +40,14 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with one snapshot of the page's documents. Copied by whoever serves it."""
-    return publish_files(FILES, tmp_path_factory.mktemp("page"), publish)
+    return publish_files(FILES, tmp_path_factory.mktemp("page"), models)
 
 
 @contextmanager
 def _serving(corpus: Path, folder: Path, **settings: Any) -> Iterator[RunningService]:
-    data_dir = Path(shutil.copytree(corpus, folder / "data"))
+    data_dir = copy_published(corpus, folder / "data")
     with running_service(settings_of(data_dir, **settings)) as service:
         yield service
 

@@ -20,6 +20,7 @@ from app.llm.settings import LlmSettings, ProviderSettings
 from app.main import create_app
 from app.settings import ServiceSettings
 from app.state.state import State
+from tests.app.serving import publish
 from tests.servers import wait_until
 
 PATIENCE_MS = 30_000
@@ -93,13 +94,13 @@ def fake_provider(base_url: str) -> LlmSettings:
     )
 
 
-def publish_files(files: dict[str, str], root: Path, publish: Any) -> Path:
+def publish_files(files: dict[str, str], root: Path, models: Path) -> Path:
     """Write files and ingest them as the nightly job does. Returns the data folder."""
     for name, text in files.items():
         path = root / "documents" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    publish(root / "documents", root / "data")
+    publish(root / "documents", root / "data", models)
     return root / "data"
 
 

@@ -100,7 +100,7 @@ def test_sentences_without_support_are_told(llm_chat: ChatPage, llm: RunningFake
 
 
 @pytest.fixture
-def changing(tmp_path: Path) -> Iterator[tuple[Path, RunningService]]:
+def changing(tmp_path: Path, models: Path) -> Iterator[tuple[Path, RunningService]]:
     """A folder of documents, ingested and served, that the test may change."""
     data_dir = publish_files(
         {
@@ -108,7 +108,7 @@ def changing(tmp_path: Path) -> Iterator[tuple[Path, RunningService]]:
             "keys.md": "# Keys\n\nThe key of the attic hangs behind the green door.\n",
         },
         tmp_path,
-        publish,
+        models,
     )
     with running_service(settings_of(data_dir)) as service:
         yield tmp_path, service

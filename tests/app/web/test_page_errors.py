@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from playwright.sync_api import expect
 from app.llm.fake.behaviour import FakeBehaviour
 from tests.app.serving import settings_of
 from tests.app.web.pages import ChatPage, OpenPage, fake_provider, running_service
+from tests.making import copy_published
 from tests.servers import RunningFake
 
 QUESTION = "When does the dome open for visitors?"
@@ -56,7 +56,7 @@ def test_a_failure_at_the_beginning_is_told(llm_chat: ChatPage, llm: RunningFake
 def test_another_route_is_told(open_page: OpenPage, corpus: Path, tmp_path: Path, llm: RunningFake) -> None:
     """Where the extractive backend steps in for a provider that failed, the line under the answer says why."""
     llm.behave(FakeBehaviour(status=500))
-    data_dir = Path(shutil.copytree(corpus, tmp_path / "data"))
+    data_dir = copy_published(corpus, tmp_path / "data")
     fallback = fake_provider(llm.base_url).model_copy(update={"extractive_fallback": True})
     with running_service(settings_of(data_dir, llm=fallback)) as service:
         turn = open_page(service).ask(QUESTION)
@@ -110,7 +110,7 @@ def test_an_unknown_conversation_is_told(open_page: OpenPage, chat: ChatPage) ->
 
 def test_a_key_is_asked_for_and_kept_for_the_tab_alone(open_page: OpenPage, corpus: Path, tmp_path: Path) -> None:
     """A wrong key is asked for again, the right one opens the service, and it lies in the session storage only."""
-    data_dir = Path(shutil.copytree(corpus, tmp_path / "data"))
+    data_dir = copy_published(corpus, tmp_path / "data")
     with running_service(settings_of(data_dir, api_key="right-key")) as service:
         chat = open_page(service)
         dialog = chat.page.locator("#key-dialog")
@@ -135,7 +135,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(open_page: OpenPage, corp
 
 def test_without_the_key_the_question_is_kept(open_page: OpenPage, corpus: Path, tmp_path: Path) -> None:
     """Whoever cancels the dialog sees why there is no answer, and can try again."""
-    data_dir = Path(shutil.copytree(corpus, tmp_path / "data"))
+    data_dir = copy_published(corpus, tmp_path / "data")
     with running_service(settings_of(data_dir, api_key="right-key")) as service:
         chat = open_page(service)
         dialog = chat.page.locator("#key-dialog")

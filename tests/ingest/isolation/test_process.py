@@ -111,6 +111,22 @@ def test_what_the_kernel_withholds_is_withheld(process: ReaderProcess, tmp_path:
     )
 
 
+def test_a_library_is_imported_from_wherever_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is needed late, in a folder that a .pth file or PYTHONPATH names; not from where the job was started."""
+    monkeypatch.setattr(worker, "__file__", poisoned_program(tmp_path))
+    started_in = tmp_path / "documents"
+    for folder, module in ((tmp_path / "libraries", "needed_late"), (started_in, "beside_documents")):
+        folder.mkdir()
+        (folder / f"{module}.py").write_text("WORD = 'imported'\n")
+        monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(started_in)
+    process = ReaderProcess(LIMITS)
+    assert answer(process, "try __import__('needed_late').WORD") == "imported"
+    kept_away = answer(process, "try __import__('beside_documents').WORD") != "imported"
+    process.close()
+    assert kept_away is (process.holds["files"] == "landlock")
+
+
 @linux
 def test_this_machine_isolates_fully(process: ReaderProcess) -> None:
     """Where the kernel gives all of it, as it does on a current Linux, the report says so by name."""
