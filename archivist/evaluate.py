@@ -224,7 +224,7 @@ class _Asking:
         settings = side.settings.service()
         if self.data_set is not None:
             settings = settings.model_copy(update={"data_dir": self._ingested(side.settings)})
-        embedder = _embedder(settings, side.snapshot)
+        embedder = _embedder(settings, snapshot=side.snapshot)
 
         async def asked() -> Run:
             async with opened(settings, embedder, side.snapshot) as services:

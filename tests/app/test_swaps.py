@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,8 +33,7 @@ EFFECTIVE_WITHIN_S = 3.0
 def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two snapshots of the same documents, each of which says something else in the second."""
     root = tmp_path_factory.mktemp("swaps")
-    (root / "data").mkdir()
-    (root / "data" / "models").symlink_to(models)
+    shutil.copytree(models, root / "data" / "models", copy_function=os.link)
     for day in ("Monday", "Friday"):
         texts = {f"{topic}.md": f"# About {topic}\n\nThe rule of {topic} is read out on {day}.\n" for topic in TOPICS}
         job.run(job_settings(root / "data", write_files(root / "documents", texts)))

@@ -96,6 +96,7 @@ def test_a_graph_that_stands_in_for_a_damaged_one_is_kept(settings: JobSettings)
     (old,) = graphs(settings.data_dir / "models")
     files = Path(shutil.copytree(old.folder, settings.data_dir / "models" / ".building-x"))
     other = write_graph(settings.data_dir / "models", files, replace(old.about, made_with={"torch": "newer"}))
+    (old.folder / GRAPH).unlink()
     (old.folder / GRAPH).write_bytes(b"damaged")
     purge(settings.data_dir, 1)
     assert other.is_whole
