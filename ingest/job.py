@@ -347,7 +347,7 @@ class _Run:
         if self.settings.embedder.engine == "sentence-transformers":
             return
         if named is None:
-            self.notes.append("the snapshot names no exported model; the next run that publishes exports it")
+            self.notes.append("the snapshot names no exported model; the next run that publishes tries to export it")
             return
         try:
             read_graph(self.settings.data_dir / MODELS, named).check()

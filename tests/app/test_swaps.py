@@ -31,10 +31,10 @@ EFFECTIVE_WITHIN_S = 3.0
 
 @pytest.fixture(scope="module")
 def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two snapshots of the same documents, each of which says something else in the second."""
+    """Three snapshots of the same documents, each of which says something else in each."""
     root = tmp_path_factory.mktemp("swaps")
     shutil.copytree(models, root / "data" / "models", copy_function=os.link)
-    for day in ("Monday", "Friday"):
+    for day in ("Monday", "Wednesday", "Friday"):
         texts = {f"{topic}.md": f"# About {topic}\n\nThe rule of {topic} is read out on {day}.\n" for topic in TOPICS}
         job.run(job_settings(root / "data", write_files(root / "documents", texts)))
     return root / "data"
@@ -131,12 +131,12 @@ def memory_mb(pid: int) -> float:
 
 
 def served(address: str) -> str:
-    """The snapshot that the service says it serves."""
-    return str(httpx.get(f"{address}/readyz", timeout=30).json()["snapshot"]["id"])
+    """The snapshot that the service says it serves; empty where it is too busy to say."""
+    return str(httpx.get(f"{address}/readyz", timeout=30).json().get("snapshot", {}).get("id", ""))
 
 
 def swapped(data: Path, tmp_path: Path, swaps: int, clients: int) -> tuple[Load, list[float], list[float]]:
-    """Swap under load; what the callers saw, seconds until each swap was effective, and memory before and after."""
+    """Swap under load; what the callers saw, seconds until each swap's first answer, and memory before and after."""
     ids = snapshot_ids(data)
     with service(data, tmp_path / "log") as (address, pid):
         load = Load(address, versions_in(data))
@@ -145,16 +145,15 @@ def swapped(data: Path, tmp_path: Path, swaps: int, clients: int) -> tuple[Load,
             caller.start()
         took, memory = [], []
         try:
-            wait_until(lambda: len(load.answers) >= clients, 60)
+            assert wait_until(lambda: len(load.answers) >= clients, 120)
             memory.append(memory_mb(pid))
-            for _ in range(swaps):
-                wanted = next(each for each in ids if each != current_id(data))
-                began = time.monotonic()
+            for swap in range(swaps):
+                # In turn: an answer that was begun on the one before is not taken for one of the next.
+                wanted = ids[swap % len(ids)]
+                since, began = len(load.answers), time.monotonic()
                 activate(data, wanted)
-                assert wait_until(lambda wanted=wanted: served(address) == wanted, 30)
+                assert wait_until(lambda since=since, wanted=wanted: wanted in load.answers[since:], 60), "no answer from it"
                 took.append(time.monotonic() - began)
-                enough = len(load.answers) + 2
-                assert wait_until(lambda enough=enough: len(load.answers) >= enough, 60)
         finally:
             load.stop.set()
             for caller in callers:
@@ -164,7 +163,7 @@ def swapped(data: Path, tmp_path: Path, swaps: int, clients: int) -> tuple[Load,
 
 
 def test_swaps_under_load_fail_nobody_and_mix_nothing(data: Path, tmp_path: Path) -> None:
-    """Eight swaps, five callers: every call is answered, by one snapshot; both snapshots answered."""
+    """Eight swaps, five callers: every call is answered, by one snapshot; each of them answered."""
     load, _, _ = swapped(data, tmp_path, swaps=8, clients=5)
     assert load.failures == []
     assert set(load.answers) == set(snapshot_ids(data))
@@ -176,7 +175,7 @@ def test_a_hundred_swaps_under_twenty_callers(data: Path, tmp_path: Path) -> Non
     """No call fails, no answer mixes two snapshots, each swap is effective in seconds, and memory does not grow."""
     load, took, memory = swapped(data, tmp_path, swaps=100, clients=20)
     print(  # noqa: T201 - the measured figures
-        f"{load.calls} calls, {len(load.failures)} failed; effective after {sorted(took)[len(took) // 2]:.2f} s (median), "
+        f"{load.calls} calls, {len(load.failures)} failed; first answer after {sorted(took)[len(took) // 2]:.2f} s (median), "
         f"{max(took):.2f} s at most; resident {memory[0]:.0f} MB before, {memory[1]:.0f} MB after"
     )
     assert load.failures == []

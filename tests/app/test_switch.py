@@ -1,4 +1,4 @@
-"""Threat A6: the embedder of questions is that of the snapshot; both change in one step, there and back, and never mix."""
+"""The embedder of questions is that of the snapshot; both change in one step, there and back, and never mix."""
 
 from __future__ import annotations
 

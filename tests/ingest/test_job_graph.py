@@ -81,7 +81,7 @@ def test_a_run_that_embeds_nothing_exports_for_a_parent_without_a_graph(settings
     unchanged = job.run(settings)
     assert (unchanged.published, unchanged.notes) == (
         False,
-        ("the snapshot names no exported model; the next run that publishes exports it",),
+        ("the snapshot names no exported model; the next run that publishes tries to export it",),
     )
     (settings.sources[0].folder / "b.md").unlink()
     report = job.run(settings)
