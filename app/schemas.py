@@ -345,6 +345,7 @@ class Ready(Shown):
                         "created_at": "2026-11-23T02:00:09Z",
                         "documents": 34,
                         "chunks": 210,
+                        "embedder": "all-MiniLM-L6-v2",
                     },
                 }
             ]

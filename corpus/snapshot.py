@@ -21,7 +21,7 @@ import numpy as np
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.disk import sync, writing
 from corpus.embedders.weights import file_sha256
-from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, NotFound, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
 from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
@@ -183,14 +183,6 @@ class OpenSnapshot:
     def searcher(self, settings: SearchSettings) -> Searcher:
         """A search over this snapshot under some settings; the one that is there, where they are its own."""
         return self.search if settings == self._settings else Searcher(self.store, self.dense, self.lexical, settings)
-
-    def require(self, fingerprint: str, model: str) -> None:
-        """Raises: EmbedderMismatch where the snapshot's vectors are not those of this model."""
-        if self.manifest.embedder.fingerprint != fingerprint:
-            raise EmbedderMismatch(
-                f"snapshot {self.id!r} holds vectors of {self.manifest.embedder.model!r}, the configuration names {model!r} "
-                "(or its settings changed); run `archivist ingest`, or set embedder back"
-            )
 
     def close(self) -> None:
         """Close the files and let the snapshot go."""

@@ -351,6 +351,17 @@ class Store:
         )
         return [_summary(row) for row in rows]
 
+    def summaries(self) -> Iterator[DocumentSummary]:
+        """All documents, ordered by id, whoever may see them. Not for answering a caller."""
+        after = ""
+        while rows := self._rows(
+            "SELECT document_id, version, collection, source, title, format, language, groups, label, metadata, chunk_count "
+            "FROM documents WHERE document_id > ? ORDER BY document_id LIMIT 1000",
+            [after],
+        ):
+            yield from map(_summary, rows)
+            after = rows[-1][0]
+
     def labels(self, document_ids: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
         """Today's labels of those of some documents that any of `groups` may see; the others are left out."""
         wanted = list(dict.fromkeys(document_ids))

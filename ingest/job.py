@@ -10,14 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corpus.embedders.embedder import Embedder, Exporting, open_embedder
+from corpus.embedders.embedder import Embedder, Exporting, exported, open_embedder
 from corpus.embedders.graph import read_graph
+from corpus.embedders.stamped import values_of
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import (
     ArchivistError,
     ConfigError,
     DocumentError,
     ModelDamaged,
+    ModelNotExported,
     ModelNotFound,
     RunRefused,
     SnapshotDamaged,
@@ -26,9 +28,9 @@ from corpus.manifest import EmbedderStamp
 from corpus.published import MODELS, current_id, point_to, purge, refuse_while_held, remove_litter
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
 from corpus.store import Failure, FileRecord
-from corpus.types import Document, chunk_id_of, document_id_of
+from corpus.types import MOVED_FROM, Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
-from ingest.documents import MOVED_FROM, document_of, failure_of, in_order, key_of, moves_told, where_of
+from ingest.documents import document_of, failure_of, in_order, key_of, moves_told, where_of
 from ingest.embedding import Embedding, Item
 from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs_search, shown
 from ingest.guard import removals, vanished
@@ -163,7 +165,7 @@ class _Run:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
         vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
-        stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension)
+        stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension, settings=values_of(settings.embedder))
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
         readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
@@ -207,7 +209,7 @@ class _Run:
                 writer.abandon()
         if self.parent is not None:
             self.parent.close()
-        purged = purge(settings.data_dir, settings.retention.snapshots)
+        purged = purge(settings.data_dir, settings.retention.snapshots, settings.retention.days)
         self._forget_pages(files)
         self._say("done", f"published {manifest.id}", vectors.embedded)
         return Report(
@@ -258,7 +260,7 @@ class _Run:
         self._refuse_if(reasons, todo, passed)
         # Known only now: what embedded nothing may have embedded the gate's questions.
         made_by = self.embedder or (self.base.manifest.embedder if self.base else self._load())
-        writer.embedded_with(made_by.engine, made_by.graph)
+        writer.embedded_with(made_by.engine, made_by.graph or self._graph())
         return passed
 
     def _refuse_if(self, reasons: Sequence[str], todo: Plan, gate: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -283,12 +285,13 @@ class _Run:
         forget(self.settings.data_dir / WORK)
         self._forget_pages(files)
         self._mend_graph(base.manifest.embedder.graph)
+        purged = purge(self.settings.data_dir, self.settings.retention.snapshots, self.settings.retention.days)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
             failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
-            stale=len(self.stale), notes=tuple(self.notes),
+            stale=len(self.stale), notes=tuple(self.notes), purged=tuple(purged),
         )  # fmt: skip
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
@@ -303,8 +306,7 @@ class _Run:
         if self.embedder is None:
             self._say("load_model", f"loading {self.settings.embedder.model}")
             models = self.settings.data_dir / MODELS
-            exporting = Exporting(self.fingerprint, self._sample, self.notes.append)
-            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=exporting)
+            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=self._exporting)
             longest = self.embedder.max_tokens
             if self.settings.chunking.max_tokens > longest:
                 raise ConfigError(
@@ -312,6 +314,10 @@ class _Run:
                     f"{self.settings.embedder.model!r} embeds; set it to {longest} or less"
                 )
         return self.embedder
+
+    @property
+    def _exporting(self) -> Exporting:
+        return Exporting(self.fingerprint, self._sample, self.notes.append)
 
     def _sample(self) -> list[str]:
         """Pieces of the documents, from files all over the sources."""
@@ -325,9 +331,23 @@ class _Run:
                         pieces += [text[begin : begin + SAMPLE_CHARS] for begin in range(0, len(text), SAMPLE_CHARS)]
         return pieces[:SAMPLE_TEXTS]
 
+    def _graph(self) -> str | None:
+        """The exported model for a snapshot whose parent names none, so that the service need not import torch."""
+        if self.embedder is not None or self.settings.embedder.engine == "sentence-transformers":
+            return None
+        try:
+            graph = exported(self.settings.embedder, self.settings.data_dir / MODELS, self._exporting)
+        except ModelNotExported as error:
+            self.notes.append(f"the model was not exported: {error.reason}")
+            return None
+        return None if graph is None else graph.graph_id
+
     def _mend_graph(self, named: str | None) -> None:
         """Export the model again where the graph that a snapshot names is gone or damaged: the service needs it."""
-        if named is None or self.settings.embedder.engine == "sentence-transformers":
+        if self.settings.embedder.engine == "sentence-transformers":
+            return
+        if named is None:
+            self.notes.append("the snapshot names no exported model; the next run that publishes tries to export it")
             return
         try:
             read_graph(self.settings.data_dir / MODELS, named).check()

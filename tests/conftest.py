@@ -54,8 +54,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The real job, with the model that is loaded already."""
+    """The real job, with the model that is loaded already, which is not exported."""
     monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
+    monkeypatch.setattr(job, "exported", lambda *_: None)
     return job.run
 
 

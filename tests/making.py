@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from corpus.embedders.weights import find_model, fingerprint_of
+from corpus.published import MODELS
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
-from corpus.snapshot import MODELS, open_current
+from corpus.snapshot import open_current
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
 
 REMOTE = (
