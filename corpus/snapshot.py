@@ -24,16 +24,18 @@ import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.disk import sync, writing
+from corpus.effects import EffectRecord, Former, Seen
 from corpus.embedders.graph import remove_graphs, remove_unfinished
 from corpus.embedders.weights import file_sha256
 from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
+from corpus.overlay import Overlay
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
 from corpus.store import Failure, FileRecord, Store, StoreWriter, facets_of
 from corpus.types import Chunk, Document, Vectors
 
-FORMAT = 1
+FORMAT = 2
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
 BUILDING, REMOVING = ".building-", ".removing-"
 MODELS = "models"
@@ -91,13 +93,23 @@ class SnapshotWriter:
         self._store.add_failure(failure)
         self._failures += 1
 
+    def add_effect(self, record: EffectRecord) -> None:
+        """Note what was decided of a document, also of one that is withheld."""
+        self._store.add_effect(record)
+
     def add_document(
-        self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes], vectors: Vectors
+        self,
+        path: str,
+        document: Document,
+        chunks: Sequence[Chunk],
+        input_hashes: Sequence[bytes],
+        vectors: Vectors,
+        former: Sequence[Former] = (),
     ) -> None:
         """Add a document of the file `path`. Shapes: vectors (len(chunks), dimension), in the chunks' order."""
         if len(vectors) != len(chunks):
             raise ValueError(f"{len(chunks)} chunks of {document.source!r} came with {len(vectors)} vectors")
-        self._store.add_document(path, document, chunks, input_hashes)
+        self._store.add_document(path, document, chunks, input_hashes, former)
         self._dense.add(vectors)
 
     @property
@@ -132,7 +144,7 @@ class SnapshotWriter:
             return self._publish(gate)
 
     def _publish(self, gate: Sequence[Mapping[str, Any]]) -> Manifest:
-        number = max(map(_number, snapshot_ids(self._data_dir)), default=0) + 1
+        number = max(map(number_of, snapshot_ids(self._data_dir)), default=0) + 1
         unnamed = Manifest(
             format=FORMAT,
             id="",
@@ -172,20 +184,23 @@ class SnapshotWriter:
         try:
             languages = store.languages()
             writer = LexicalWriter(self._folder / "lexical", [field_of(language) for language in languages])
-            for document, passages in store.documents_with_passages():
+            for number, (document, passages) in enumerate(store.documents_with_passages()):
                 facets = facets_of(document)
                 for passage in passages:
                     words = "\n".join([document.title, *passage.heading, passage.text])
-                    writer.add(passage.ordinal, words, document.language, document.groups, facets)
+                    writer.add(passage.ordinal, number, words, document.language, document.groups, facets)
             writer.close()
         finally:
             store.close()
 
 
 class OpenSnapshot:
-    """A snapshot whose files were checked and opened. Held in use by a shared lock, so that nothing purges it."""
+    """A snapshot whose files were checked and opened. Held in use by a shared lock, so that nothing purges it.
 
-    def __init__(self, folder: Path, settings: SearchSettings) -> None:
+    With an overlay, what it says holds for every read.
+    """
+
+    def __init__(self, folder: Path, settings: SearchSettings, overlay: Overlay | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.id = self.manifest.id
         self.created_at = datetime.fromisoformat(self.manifest.created_at)
@@ -197,7 +212,7 @@ class OpenSnapshot:
         store = None
         try:
             _check_hashes(folder, self.manifest)
-            self.store = store = Store(folder / "chunks.db")
+            self.store = store = Store(folder / "chunks.db", overlay, number_of(self.id))
             self.dense = DenseIndex(folder / "dense.faiss")
             self.lexical = LexicalIndex(folder / "lexical")
             if not self.store.chunks == self.dense.size == self.lexical.size == self.manifest.chunks:
@@ -217,6 +232,10 @@ class OpenSnapshot:
     def searcher(self, settings: SearchSettings) -> Searcher:
         """A search over this snapshot under some settings; the one that is there, where they are its own."""
         return self.search if settings == self._settings else Searcher(self.store, self.dense, self.lexical, settings)
+
+    def seen(self, document_id: str) -> Seen:
+        """What an entry of the overlay should know of a document: that it was seen here, and how it was called before."""
+        return Seen(number_of(self.id), self.store.former_ids(document_id))
 
     def require(self, fingerprint: str, model: str) -> None:
         """Raises: EmbedderMismatch where the snapshot's vectors are not those of this model."""
@@ -246,7 +265,7 @@ def snapshot_ids(data_dir: Path) -> list[str]:
     """The ids of the published snapshots, oldest first."""
     folder = data_dir / "snapshots"
     names = [entry.name for entry in folder.iterdir() if ID.fullmatch(entry.name)] if folder.is_dir() else []
-    return sorted(names, key=lambda name: (_number(name), name))
+    return sorted(names, key=lambda name: (number_of(name), name))
 
 
 def current_id(data_dir: Path) -> str:
@@ -263,12 +282,14 @@ def current_id(data_dir: Path) -> str:
     return name
 
 
-def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings) -> OpenSnapshot:
+def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings, overlay: Overlay | None = None) -> OpenSnapshot:
     """Open one snapshot. Raises: SnapshotDamaged."""
-    return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings)
+    return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings, overlay)
 
 
-def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
+def open_current(
+    data_dir: Path, settings: SearchSettings, overlay: Overlay | None = None
+) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
     """Open the current snapshot, or, where it is damaged, the newest older one that is not; the error then comes with it.
 
     Raises: NoSnapshot; SnapshotDamaged where no snapshot can be opened.
@@ -276,14 +297,14 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
     damage: SnapshotDamaged | None = None
     try:
         wanted = current_id(data_dir)
-        return open_snapshot(data_dir, wanted, settings), None
+        return open_snapshot(data_dir, wanted, settings, overlay), None
     except SnapshotDamaged as error:
         wanted, damage = error.snapshot, error
     for name in reversed(snapshot_ids(data_dir)):
         if name == wanted:
             continue
         try:
-            return open_snapshot(data_dir, name, settings), damage
+            return open_snapshot(data_dir, name, settings, overlay), damage
         except SnapshotDamaged:
             continue
     raise damage
@@ -379,7 +400,8 @@ def _remove_unnamed_graphs(data_dir: Path) -> None:
     remove_graphs(data_dir / MODELS, {manifest.embedder.graph for manifest in manifests})
 
 
-def _number(snapshot_id: str) -> int:
+def number_of(snapshot_id: str) -> int:
+    """The number that a snapshot's id begins with; a later one has a higher one."""
     return int(snapshot_id.split("-")[0])
 
 
