@@ -429,10 +429,10 @@ class Store:
         return [EffectRecord(id_, collection, path, effect, bool(withheld)) for id_, collection, path, effect, withheld in rows]
 
     def places(self, effects: Effects) -> list[tuple[Place, Effect]]:
-        """Where the documents stand of which something is decided, and what. For the job only."""
+        """Where the documents stand of which something is decided, and what, were they ingested now. For the job only."""
         found = []
         for number, document_id, _, groups in self._touched(effects.named):
-            effect = effects.effect(document_id, self._former_ids(number), self._number)
+            effect = effects.effect(document_id, self._former_ids(number))
             if effect != NOTHING:
                 ((collection, path, chunks),) = self._rows(
                     "SELECT collection, path, chunk_count FROM documents WHERE number = ?", [number]
