@@ -110,7 +110,7 @@ class ConversationSettings(Settings):
     )
 
 
-LIVE = ("labels", "search", "history", "prompt", "answer", "llm")
+LIVE = ("labels", "embedder", "search", "history", "prompt", "answer", "llm")
 """Sections that take effect without a restart."""
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from corpus.effects import Former
-from corpus.embedders.embedder import Embedder, Exporting, open_embedder
+from corpus.embedders.embedder import Embedder, Exporting, exported, open_embedder
 from corpus.embedders.graph import read_graph
+from corpus.embedders.stamped import values_of
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import (
     ArchivistError,
     ConfigError,
     DocumentError,
     ModelDamaged,
+    ModelNotExported,
     ModelNotFound,
     RunRefused,
     SnapshotDamaged,
@@ -26,8 +28,8 @@ from corpus.errors import (
 from corpus.manifest import EmbedderStamp
 from corpus.published import MODELS, current_id, number_of, point_to, purge, refuse_while_held, remove_litter
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
-from corpus.store import MOVED_FROM, Failure, FileRecord
-from corpus.types import Document, chunk_id_of, document_id_of
+from corpus.store import Failure, FileRecord
+from corpus.types import MOVED_FROM, Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
 from ingest.documents import document_of, failure_of, in_order, key_of, moves_told, where_of
 from ingest.embedding import Embedding, Item
@@ -175,7 +177,7 @@ class _Run:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
         vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
-        stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension)
+        stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension, settings=values_of(settings.embedder))
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
         readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
@@ -221,7 +223,7 @@ class _Run:
                 writer.abandon()
         if self.parent is not None:
             self.parent.close()
-        purged = purge(settings.data_dir, settings.retention.snapshots)
+        purged = purge(settings.data_dir, settings.retention.snapshots, settings.retention.days)
         self._forget_pages(files)
         self._say("done", f"published {manifest.id}", vectors.embedded)
         return Report(
@@ -277,7 +279,7 @@ class _Run:
         self._refuse_if(reasons, todo, passed)
         # Known only now: what embedded nothing may have embedded the gate's questions.
         made_by = self.embedder or (self.base.manifest.embedder if self.base else self._load())
-        writer.embedded_with(made_by.engine, made_by.graph)
+        writer.embedded_with(made_by.engine, made_by.graph or self._graph())
         if self.overrides.has_changed():
             self.notes.append(
                 "documents were deleted, revoked or relabelled while the run was at work; that holds for every read, and the "
@@ -312,12 +314,14 @@ class _Run:
             self.overrides.keep((one.file.collection, one.file.path))
         self._forget_pages(files)
         self._mend_graph(base.manifest.embedder.graph)
+        purged = purge(self.settings.data_dir, self.settings.retention.snapshots, self.settings.retention.days)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
             failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
-            stale=len(self.stale), notes=tuple(self.notes), withheld=self.overrides.withheld,
+            stale=len(self.stale), notes=tuple(self.notes), purged=tuple(purged),
+            withheld=self.overrides.withheld,
         )  # fmt: skip
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
@@ -332,8 +336,7 @@ class _Run:
         if self.embedder is None:
             self._say("load_model", f"loading {self.settings.embedder.model}")
             models = self.settings.data_dir / MODELS
-            exporting = Exporting(self.fingerprint, self._sample, self.notes.append)
-            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=exporting)
+            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=self._exporting)
             longest = self.embedder.max_tokens
             if self.settings.chunking.max_tokens > longest:
                 raise ConfigError(
@@ -341,6 +344,10 @@ class _Run:
                     f"{self.settings.embedder.model!r} embeds; set it to {longest} or less"
                 )
         return self.embedder
+
+    @property
+    def _exporting(self) -> Exporting:
+        return Exporting(self.fingerprint, self._sample, self.notes.append)
 
     def _sample(self) -> list[str]:
         """Pieces of the documents, from files all over the sources."""
@@ -354,9 +361,23 @@ class _Run:
                         pieces += [text[begin : begin + SAMPLE_CHARS] for begin in range(0, len(text), SAMPLE_CHARS)]
         return pieces[:SAMPLE_TEXTS]
 
+    def _graph(self) -> str | None:
+        """The exported model for a snapshot whose parent names none, so that the service need not import torch."""
+        if self.embedder is not None or self.settings.embedder.engine == "sentence-transformers":
+            return None
+        try:
+            graph = exported(self.settings.embedder, self.settings.data_dir / MODELS, self._exporting)
+        except ModelNotExported as error:
+            self.notes.append(f"the model was not exported: {error.reason}")
+            return None
+        return None if graph is None else graph.graph_id
+
     def _mend_graph(self, named: str | None) -> None:
         """Export the model again where the graph that a snapshot names is gone or damaged: the service needs it."""
-        if named is None or self.settings.embedder.engine == "sentence-transformers":
+        if self.settings.embedder.engine == "sentence-transformers":
+            return
+        if named is None:
+            self.notes.append("the snapshot names no exported model; the next run that publishes exports it")
             return
         try:
             read_graph(self.settings.data_dir / MODELS, named).check()

@@ -34,8 +34,8 @@ async def show_document(
 
 
 def _listed(services: Services, caller: Caller, cursor: str | None, limit: int) -> DocumentList:
-    with services.snapshots.lease() as snapshot:
-        found = snapshot.store.document_summaries(caller.groups, after=cursor, limit=limit + 1)
+    with services.snapshots.lease() as leased:
+        found = leased.snapshot.store.document_summaries(caller.groups, after=cursor, limit=limit + 1)
     page = found[:limit]
     return DocumentList(
         documents=[DocumentShown.model_validate(each) for each in page],
@@ -44,8 +44,8 @@ def _listed(services: Services, caller: Caller, cursor: str | None, limit: int) 
 
 
 def _shown(services: Services, caller: Caller, document_id: str, version: str | None) -> DocumentText:
-    with services.snapshots.lease() as snapshot:
-        document = snapshot.store.document(document_id, caller.groups)
+    with services.snapshots.lease() as leased:
+        document = leased.snapshot.store.document(document_id, caller.groups)
     if document is None:
         raise NotFound("document", document_id)
     if version is not None and version != document.version:
