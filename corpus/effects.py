@@ -137,6 +137,11 @@ class EffectRecord:
     effect: str
     withheld: bool
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it was deleted, not only given to nobody any more."""
+        return bool(self.effect and json.loads(self.effect)[0])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlaid:
@@ -147,6 +152,7 @@ class Overlaid:
 
     groups: Mapping[int, frozenset[str]] = field(default_factory=dict)
     labels: Mapping[int, str] = field(default_factory=dict)
+    deleted: frozenset[int] = frozenset()
 
     @property
     def withheld(self) -> tuple[int, ...]:

@@ -89,11 +89,14 @@ class SnapshotWriter:
         """Note what the vectors were made with, which is known only once something had to be embedded."""
         self._embedder = replace(self._embedder, engine=engine, graph=graph)
 
-    def publish(self, check: Callable[[Path], Sequence[Mapping[str, Any]]] | None = None) -> Manifest:
+    def publish(
+        self, check: Callable[[Path], Sequence[Mapping[str, Any]]] | None = None, *, in_place_of: str | None = None
+    ) -> Manifest:
         """Complete the files, verify them by opening and searching, and make the snapshot the current one.
 
         `check` is handed the folder of the complete files; what it gives back stands in the manifest as `gate`, and what it
-        raises keeps the snapshot from being published.
+        raises keeps the snapshot from being published. `in_place_of` names the current one where this is the same without what
+        was deleted; it then takes over its hold too.
 
         Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
         Raises: SnapshotDamaged where the verification fails, NotWritten, RunRefused where a snapshot is held; nothing is
@@ -105,9 +108,9 @@ class SnapshotWriter:
             self._write_lexical()
         gate = check(self._folder) if check is not None else ()
         with writing(self._folder):
-            return self._publish(gate)
+            return self._publish(gate, in_place_of)
 
-    def _publish(self, gate: Sequence[Mapping[str, Any]]) -> Manifest:
+    def _publish(self, gate: Sequence[Mapping[str, Any]], in_place_of: str | None) -> Manifest:
         number = max(map(number_of, snapshot_ids(self._data_dir)), default=0) + 1
         unnamed = Manifest(
             format=FORMAT,
@@ -128,11 +131,16 @@ class SnapshotWriter:
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
         with pointing(self._data_dir) as pointer:
-            refuse_while_held(self._data_dir)
+            if in_place_of is None:
+                refuse_while_held(self._data_dir)
+            elif current_id(self._data_dir) != in_place_of:
+                raise Conflict(f"snapshot {in_place_of!r} is not the current one any more; do it again")
             self._folder.rename(target)
             self._folder = target
             sync(target.parent)
             pointer.set_current(manifest.id)
+            if in_place_of is not None and held(self._data_dir) == in_place_of:
+                pointer.set_hold(manifest.id)
         return manifest
 
     def abandon(self) -> None:

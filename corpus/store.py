@@ -300,13 +300,16 @@ class Store:
         """What some effects come to for the documents here."""
         groups: dict[int, frozenset[str]] = {}
         labels: dict[int, str] = {}
+        deleted: set[int] = set()
         for number, document_id, label, stored in self._touched(effects.named):
             effect = effects.effect(document_id, self._former_ids(number), self._number)
+            if effect.deleted:
+                deleted.add(number)
             if effect.deleted or effect.revoked:
                 groups[number] = frozenset() if effect.deleted else frozenset(json.loads(stored)) - effect.revoked
             if effect.label is not None:
                 labels[number] = effects.label(label, effect)
-        return Overlaid(groups, labels) if groups or labels else UNTOUCHED
+        return Overlaid(groups, labels, frozenset(deleted)) if groups or labels else UNTOUCHED
 
     def _touched(self, document_ids: Collection[str]) -> list[Row]:
         """Number, id, label and groups of the documents that have, or had, one of some ids."""
@@ -436,6 +439,14 @@ class Store:
                 )
                 found.append((Place(document_id, collection, path, chunks, tuple(json.loads(groups))), effect))
         return found
+
+    def ids_of(self, numbers: Collection[int]) -> list[str]:
+        """The ids of some documents by their numbers, ordered. For the job only."""
+        rows = self._rows(
+            "SELECT document_id FROM documents WHERE number IN (SELECT value FROM json_each(?)) ORDER BY document_id",
+            [json.dumps(list(numbers))],
+        )
+        return [document_id for (document_id,) in rows]
 
     def documents_in(self, collection: str, path: str) -> list[str]:
         """The ids of the documents of a file. For the job only."""
