@@ -22,6 +22,7 @@ from app.settings import ServiceSettings
 from app.snapshots import SnapshotHolder
 from app.state.state import State
 from corpus.embedders.embedder import Embedder
+from corpus.overlay import Overlay
 from corpus.published import MODELS
 from corpus.rerankers.reranker import open_reranker
 from corpus.types import Vectors
@@ -35,15 +36,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Process:
-    """The database, the snapshot in service with its model, the threads, and what was counted."""
+    """The databases, the snapshot in service with its model, the threads, and what was counted."""
 
-    def __init__(self, settings: ServiceSettings, embedder: Embedder | None, state: State) -> None:
+    def __init__(self, settings: ServiceSettings, embedder: Embedder | None, state: State, overlay: Overlay) -> None:
         """`embedder` is one that is loaded already, for the snapshots whose vectors are its own."""
-        self.state = state
+        self.state, self.overlay = state, overlay
         self.started_at = time.time()
         self.metrics = Metrics()
         self.embedders = Embedders(settings.data_dir / MODELS, settings.embedder, embedder)
-        self.snapshots = SnapshotHolder(settings.data_dir, settings.search, self.embedders)
+        self.snapshots = SnapshotHolder(settings.data_dir, settings.search, self.embedders, overlay)
         self.given = GivenAnswers()
         self.spending = Spending(state.spending_of(datetime.now(UTC).date()))
         self._threads = ThreadPoolExecutor(COMPUTE_THREADS, thread_name_prefix="compute")
@@ -88,4 +89,5 @@ class Process:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._embedding.shutdown(wait=True, cancel_futures=True)
         self.snapshots.close()
+        self.overlay.close()
         self.state.close()

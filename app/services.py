@@ -10,6 +10,7 @@ from app.settings import ServiceSettings
 from app.state.state import State
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ConfigError
+from corpus.overlay import NAME, Overlay
 from corpus.rerankers.reranker import check_reranker
 
 
@@ -19,7 +20,7 @@ class Services:
     def __init__(self, settings: ServiceSettings, process: Process, previous: Services | None = None) -> None:
         """`previous` is what the same process worked with until now. Raises: ConfigError; then nothing has changed."""
         self.settings, self.process = settings, process
-        self.state, self.snapshots = process.state, process.snapshots
+        self.state, self.snapshots, self.overlay = process.state, process.snapshots, process.overlay
         self.metrics, self.given, self.started_at = process.metrics, process.given, process.started_at
         self.compute, self.embed = process.compute, process.embed
         if settings.search.reranker:
@@ -35,6 +36,7 @@ class Services:
         )
         # For the models of the snapshots to come.
         process.embedders.configured = settings.embedder
+        process.overlay.use(settings.labels)
 
     async def start(self) -> None:
         """Open the snapshot, and begin to load the models that the service runs itself."""
@@ -50,10 +52,12 @@ class Services:
 def build_services(settings: ServiceSettings, embedder: Embedder | None = None) -> Services:
     """Everything from the settings. Questions are embedded by the model of the snapshot that is served.
 
-    `embedder` is one that is loaded already, for the snapshots whose vectors are its own. Raises: ConfigError, StateError.
+    `embedder` is one that is loaded already, for the snapshots whose vectors are its own.
+    Raises: ConfigError, StateError, OverlayError.
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"data_dir {str(settings.data_dir)!r} cannot be made: {error.strerror}; name another") from error
-    return Services(settings, Process(settings, embedder, State(settings.data_dir / "service.db")))
+    overlay = Overlay(settings.data_dir / NAME, settings.labels)
+    return Services(settings, Process(settings, embedder, State(settings.data_dir / "service.db"), overlay))

@@ -16,6 +16,7 @@ import structlog
 from app.embedders import Embedders
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ArchivistError, EmbedderError, EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.overlay import Overlay
 from corpus.published import current_id
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, open_current
@@ -44,7 +45,8 @@ class _Served:
 class SnapshotHolder:
     """Leases the current snapshot and its embedder. Safe for use by several threads."""
 
-    def __init__(self, data_dir: Path, search: SearchSettings, embedders: Embedders) -> None:
+    def __init__(self, data_dir: Path, search: SearchSettings, embedders: Embedders, overlay: Overlay | None = None) -> None:
+        self._overlay = overlay
         self._data_dir, self._search, self._embedders = data_dir, search, embedders
         self._lock, self._refreshing = threading.Lock(), threading.Lock()
         self._retry_at = float("inf")
@@ -119,7 +121,7 @@ class SnapshotHolder:
         return self._swap(opened, problem)
 
     def _open(self) -> tuple[Leased, SnapshotDamaged | None]:
-        snapshot, problem = open_current(self._data_dir, self._search)
+        snapshot, problem = open_current(self._data_dir, self._search, self._overlay)
         try:
             return Leased(snapshot, self._embedders.take(snapshot.manifest.embedder)), problem
         except BaseException:

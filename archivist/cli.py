@@ -22,6 +22,8 @@ from rich.console import Console
 from app.settings import ServiceSettings
 from archivist import progress, reference
 from archivist.config_check import check_config
+from archivist.documents import documents_app
+from archivist.erasing import Erasing
 from archivist.evaluate import evaluate_app
 from archivist.fake_llm import fake_llm
 from archivist.runs import runs_app
@@ -41,6 +43,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(snapshots_app, name="snapshots")
+app.add_typer(documents_app, name="documents")
 app.add_typer(runs_app, name="runs")
 app.add_typer(evaluate_app, name="evaluate")
 
@@ -120,14 +123,20 @@ def ingest(
         from archivist.golden import RecallOnGolden
 
         measure = RecallOnGolden(whole.server.groups, whole.history.turns)
+    erasing = Erasing(whole)
     try:
-        with progress.shown() as listener:
+        with erasing.behind(), progress.shown() as listener:
             report = run(settings, listener, allow_removals=allow_removals, measure=measure, run_id=run_id)
     except RunRefused as error:
         if as_json:
             _print_json(error.report)
         raise
-    _print_json(report.as_json()) if as_json else _print(progress.summary(report))
+    if as_json:
+        _print_json({**report.as_json(), "erased": None if erasing.done is None else erasing.done.as_json()})
+    else:
+        _print(progress.summary(report))
+        if erasing.done is not None:
+            _print(erasing.done.summary)
     if report.failures:
         raise typer.Exit(EXIT_DOCUMENTS_FAILED)
 
@@ -245,13 +254,15 @@ def search(
 ) -> None:
     """Find passages without a running service."""
     from corpus.embedders.stamped import open_stamped
+    from corpus.overlay import NAME, Overlay
     from corpus.published import MODELS
     from corpus.search import Query, Scope
     from corpus.snapshot import open_current
 
     settings = _settings(config, data).service()
     _check_question(query, settings)
-    snapshot, _ = open_current(settings.data_dir, settings.search)
+    overlay = Overlay(settings.data_dir / NAME, settings.labels)
+    snapshot, _ = open_current(settings.data_dir, settings.search, overlay)
     try:
         models, threads = settings.data_dir / MODELS, settings.embedder.query_threads
         embedder = open_stamped(snapshot.manifest.embedder, settings.embedder, models=models, threads=threads)
@@ -259,6 +270,7 @@ def search(
         hits = snapshot.search.search([Query(query, vector)], Scope(settings.server.groups), top_k)
     finally:
         snapshot.close()
+        overlay.close()
     if as_json:
         _print_json([{"rank": rank, **asdict(hit.passage)} for rank, hit in enumerate(hits, start=1)])
         return

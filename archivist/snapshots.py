@@ -188,27 +188,24 @@ def verify_snapshot(
 @snapshots_app.command("purge")
 def purge_snapshots(
     keep: Annotated[int, typer.Option(min=1, help="Newest snapshots that stay; the current one always does.")] = 1,
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds that a running service has to let go of a snapshot.")
+    ] = 20.0,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
     """Remove old snapshots and all else that holds text of deleted documents; print as JSON what was removed where.
 
-    `pages` counts the files that were kept of pages which the current snapshot does not hold.
+    Where the current snapshot holds any, it is made anew without them, and every other one that does goes, whatever `--keep`
+    says. `pages` counts the files that were kept of pages which the current snapshot does not hold.
     Answers that rest on documents which stand in no snapshot any more are erased from the conversations.
     """
-    from app.state.erasure import erase_answers
-    from corpus.erasure import documents_there, erase_old, files_served
-    from ingest.lock import locked
-    from ingest.sources.pages import forget_pages
+    from archivist.erasing import erase
 
-    data_dir = _data_dir(config, data)
-    with locked(data_dir):
-        erased = erase_old(data_dir, keep)
-        pages = forget_pages(data_dir, files_served(data_dir))
-        answers = erase_answers(data_dir / "service.db", lambda ids: documents_there(data_dir, ids))
-    report = {**asdict(erased), "pages": pages, "answers": answers.messages, "service_db_rewritten": answers.rewritten}
-    typer.echo(json.dumps(report, indent=1))
-    if erased.in_use or not answers.rewritten:
+    settings = load_settings(config, {"data_dir": data} if data is not None else {})
+    erased = erase(settings.data_dir, settings.labels, keep=keep, wait_s=wait_s)
+    typer.echo(json.dumps(erased.as_json(), indent=1, ensure_ascii=False))
+    if not erased.is_complete:
         typer.echo("archivist: some of it is in use; purge again in a minute", err=True)
         raise typer.Exit(1)
 

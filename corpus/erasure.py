@@ -12,6 +12,8 @@ from corpus.published import current_id, held, purge, remove_litter, snapshot_id
 from corpus.store import Store
 
 WORK = "work/embeddings.db"
+UPLOADS, SIDECARS = "uploads", (".meta.yaml", ".meta.yml")
+"""The folder of uploaded files in the data folder, which is the name of their source too; what may stand beside a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +34,58 @@ def erase_old(data_dir: Path, keep: int) -> Erased:
         raise ConfigError(f"keep is {keep}; at least 1 snapshot stays, the current one")
     current = current_id(data_dir)
     remove_litter(data_dir)
-    files = []
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        left = data_dir / f"{WORK}{suffix}"
-        if left.exists():
-            left.unlink()
-            files.append(f"{WORK}{suffix}")
+    files = forget_work(data_dir)
     wanted = [name for name in snapshot_ids(data_dir)[:-keep] if name not in (current, held(data_dir))]
     removed = purge(data_dir, keep)
     sync(data_dir / "snapshots")
     return Erased(tuple(removed), tuple(name for name in wanted if name not in removed), tuple(files))
 
 
+def forget_work(data_dir: Path) -> list[str]:
+    """Remove the vectors that wait for the next run; the files that went, by their places under the data folder."""
+    files = []
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        left = data_dir / f"{WORK}{suffix}"
+        if left.exists():
+            left.unlink()
+            files.append(f"{WORK}{suffix}")
+    return files
+
+
 def files_served(data_dir: Path) -> list[tuple[str, str]]:
-    """Source's name and path of the files that the current snapshot was made from. Raises: NoSnapshot, SnapshotDamaged."""
+    """Source's name and path of the files of the current snapshot, those aside of which a document is withheld.
+
+    Raises: NoSnapshot, SnapshotDamaged.
+    """
     store = Store(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
     try:
-        return [(file.collection, file.path) for file in store.files()]
+        withheld = {(record.collection, record.path) for record in store.effect_records() if record.withheld}
+        return [key for file in store.files() if (key := (file.collection, file.path)) not in withheld]
     finally:
         store.close()
+
+
+def erase_uploads(data_dir: Path) -> tuple[list[str], list[str]]:
+    """Remove the uploaded files of which every document was deleted, and what stood beside them.
+
+    Returns the files that went, and those that stay because other documents are in them, by their places under the data folder.
+    """
+    folder = data_dir / UPLOADS
+    store = Store(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
+    try:
+        deleted = {record.path for record in store.effect_records() if record.is_deleted and record.collection == UPLOADS}
+        kept = {path for path in deleted if store.documents_in(UPLOADS, path)}
+    finally:
+        store.close()
+    gone = []
+    for path in sorted(deleted - kept):
+        for name in (path, *(f"{path}{suffix}" for suffix in SIDECARS)):
+            if (folder / name).is_file():
+                (folder / name).unlink()
+                gone.append(f"{UPLOADS}/{name}")
+    if gone:
+        sync(folder)
+    return gone, [f"{UPLOADS}/{path}" for path in sorted(kept) if (folder / path).is_file()]
 
 
 def documents_there(data_dir: Path, document_ids: Sequence[str]) -> set[str]:

@@ -174,6 +174,23 @@ def purge(data_dir: Path, keep: int, days: float | None = None) -> list[str]:
     return removed
 
 
+def remove_snapshot(data_dir: Path, snapshot_id: str) -> bool:
+    """Remove one snapshot that is not the current one and not in use; a hold on it goes over to the current one.
+
+    The caller holds the job's lock. Returns whether it is gone.
+    """
+    with pointing(data_dir) as pointer:
+        current = current_id(data_dir)
+        if snapshot_id == current:
+            return False
+        if held(data_dir) == snapshot_id:
+            pointer.set_hold(current)
+        if not _remove_unused(data_dir / "snapshots" / snapshot_id):
+            return False
+        sync(data_dir / "snapshots")
+        return True
+
+
 def expired(data_dir: Path, keep: int, days: float | None = None) -> list[str]:
     """What count and age of retention name, oldest first. A snapshot's age counts from when the next one was made."""
     names = snapshot_ids(data_dir)

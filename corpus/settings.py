@@ -139,3 +139,7 @@ class RetentionSettings(Settings):
     days: float | None = Field(
         default=None, gt=0, description="Days after which one goes that was replaced by a newer one; empty = at any age."
     )
+    purge_deleted: bool = Field(
+        default=True,
+        description="Whether each run erases what was deleted since: older snapshots that hold it, answers from it, uploads.",
+    )

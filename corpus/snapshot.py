@@ -20,10 +20,12 @@ import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.disk import sync, writing
+from corpus.effects import EffectRecord, Former, Seen
 from corpus.embedders.weights import file_sha256
 from corpus.errors import Conflict, NotFound, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
+from corpus.overlay import Overlay
 from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
@@ -54,13 +56,23 @@ class SnapshotWriter:
         self._store.add_failure(failure)
         self._failures += 1
 
+    def add_effect(self, record: EffectRecord) -> None:
+        """Note what was decided of a document, also of one that is withheld."""
+        self._store.add_effect(record)
+
     def add_document(
-        self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes], vectors: Vectors
+        self,
+        path: str,
+        document: Document,
+        chunks: Sequence[Chunk],
+        input_hashes: Sequence[bytes],
+        vectors: Vectors,
+        former: Sequence[Former] = (),
     ) -> None:
         """Add a document of the file `path`. Shapes: vectors (len(chunks), dimension), in the chunks' order."""
         if len(vectors) != len(chunks):
             raise ValueError(f"{len(chunks)} chunks of {document.source!r} came with {len(vectors)} vectors")
-        self._store.add_document(path, document, chunks, input_hashes)
+        self._store.add_document(path, document, chunks, input_hashes, former)
         self._dense.add(vectors)
 
     @property
@@ -77,11 +89,14 @@ class SnapshotWriter:
         """Note what the vectors were made with, which is known only once something had to be embedded."""
         self._embedder = replace(self._embedder, engine=engine, graph=graph)
 
-    def publish(self, check: Callable[[Path], Sequence[Mapping[str, Any]]] | None = None) -> Manifest:
+    def publish(
+        self, check: Callable[[Path], Sequence[Mapping[str, Any]]] | None = None, *, in_place_of: str | None = None
+    ) -> Manifest:
         """Complete the files, verify them by opening and searching, and make the snapshot the current one.
 
         `check` is handed the folder of the complete files; what it gives back stands in the manifest as `gate`, and what it
-        raises keeps the snapshot from being published.
+        raises keeps the snapshot from being published. `in_place_of` names the current one where this is the same without what
+        was deleted; it then takes over its hold too.
 
         Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
         Raises: SnapshotDamaged where the verification fails, NotWritten, RunRefused where a snapshot is held; nothing is
@@ -93,9 +108,9 @@ class SnapshotWriter:
             self._write_lexical()
         gate = check(self._folder) if check is not None else ()
         with writing(self._folder):
-            return self._publish(gate)
+            return self._publish(gate, in_place_of)
 
-    def _publish(self, gate: Sequence[Mapping[str, Any]]) -> Manifest:
+    def _publish(self, gate: Sequence[Mapping[str, Any]], in_place_of: str | None) -> Manifest:
         number = max(map(number_of, snapshot_ids(self._data_dir)), default=0) + 1
         unnamed = Manifest(
             format=FORMAT,
@@ -116,11 +131,16 @@ class SnapshotWriter:
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
         with pointing(self._data_dir) as pointer:
-            refuse_while_held(self._data_dir)
+            if in_place_of is None:
+                refuse_while_held(self._data_dir)
+            elif current_id(self._data_dir) != in_place_of:
+                raise Conflict(f"snapshot {in_place_of!r} is not the current one any more; do it again")
             self._folder.rename(target)
             self._folder = target
             sync(target.parent)
             pointer.set_current(manifest.id)
+            if in_place_of is not None and held(self._data_dir) == in_place_of:
+                pointer.set_hold(manifest.id)
         return manifest
 
     def abandon(self) -> None:
@@ -138,20 +158,23 @@ class SnapshotWriter:
         try:
             languages = store.languages()
             writer = LexicalWriter(self._folder / "lexical", [field_of(language) for language in languages])
-            for document, passages in store.documents_with_passages():
+            for number, (document, passages) in enumerate(store.documents_with_passages()):
                 facets = facets_of(document)
                 for passage in passages:
                     words = "\n".join([document.title, *passage.heading, passage.text])
-                    writer.add(passage.ordinal, words, document.language, document.groups, facets)
+                    writer.add(passage.ordinal, number, words, document.language, document.groups, facets)
             writer.close()
         finally:
             store.close()
 
 
 class OpenSnapshot:
-    """A snapshot whose files were checked and opened. Held in use by a shared lock, so that nothing purges it."""
+    """A snapshot whose files were checked and opened. Held in use by a shared lock, so that nothing purges it.
 
-    def __init__(self, folder: Path, settings: SearchSettings) -> None:
+    With an overlay, what it says holds for every read.
+    """
+
+    def __init__(self, folder: Path, settings: SearchSettings, overlay: Overlay | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.id = self.manifest.id
         self.created_at = datetime.fromisoformat(self.manifest.created_at)
@@ -163,7 +186,7 @@ class OpenSnapshot:
         store = None
         try:
             _check_hashes(folder, self.manifest)
-            self.store = store = Store(folder / "chunks.db")
+            self.store = store = Store(folder / "chunks.db", overlay, number_of(self.id))
             self.dense = DenseIndex(folder / "dense.faiss")
             self.lexical = LexicalIndex(folder / "lexical")
             if not self.store.chunks == self.dense.size == self.lexical.size == self.manifest.chunks:
@@ -184,6 +207,10 @@ class OpenSnapshot:
         """A search over this snapshot under some settings; the one that is there, where they are its own."""
         return self.search if settings == self._settings else Searcher(self.store, self.dense, self.lexical, settings)
 
+    def seen(self, document_id: str) -> Seen:
+        """What an entry of the overlay should know of a document: that it was seen here, and how it was called before."""
+        return Seen(number_of(self.id), self.store.former_ids(document_id))
+
     def close(self) -> None:
         """Close the files and let the snapshot go."""
         self.store.close()
@@ -200,12 +227,14 @@ def searching(folder: Path, settings: SearchSettings) -> Iterator[Searcher]:
         store.close()
 
 
-def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings) -> OpenSnapshot:
+def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings, overlay: Overlay | None = None) -> OpenSnapshot:
     """Open one snapshot. Raises: SnapshotDamaged."""
-    return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings)
+    return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings, overlay)
 
 
-def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
+def open_current(
+    data_dir: Path, settings: SearchSettings, overlay: Overlay | None = None
+) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
     """Open the current snapshot, or, where it is damaged, the newest older one that is not; the error then comes with it.
 
     Raises: NoSnapshot; SnapshotDamaged where no snapshot can be opened.
@@ -213,14 +242,14 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
     damage: SnapshotDamaged | None = None
     try:
         wanted = current_id(data_dir)
-        return open_snapshot(data_dir, wanted, settings), None
+        return open_snapshot(data_dir, wanted, settings, overlay), None
     except SnapshotDamaged as error:
         wanted, damage = error.snapshot, error
     for name in reversed(snapshot_ids(data_dir)):
         if name == wanted:
             continue
         try:
-            return open_snapshot(data_dir, name, settings), damage
+            return open_snapshot(data_dir, name, settings, overlay), damage
         except SnapshotDamaged:
             continue
     raise damage

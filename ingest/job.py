@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from corpus.effects import Former
 from corpus.embedders.embedder import Embedder, Exporting, exported, open_embedder
 from corpus.embedders.graph import read_graph
 from corpus.embedders.stamped import values_of
@@ -25,7 +26,7 @@ from corpus.errors import (
     SnapshotDamaged,
 )
 from corpus.manifest import EmbedderStamp
-from corpus.published import MODELS, current_id, point_to, purge, refuse_while_held, remove_litter
+from corpus.published import MODELS, current_id, number_of, point_to, purge, refuse_while_held, remove_litter
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
 from corpus.store import Failure, FileRecord
 from corpus.types import MOVED_FROM, Document, chunk_id_of, document_id_of
@@ -38,6 +39,7 @@ from ingest.isolation.pool import Readers
 from ingest.isolation.process import Disturbed
 from ingest.lock import locked
 from ingest.notify import notify
+from ingest.overridden import Overrides
 from ingest.parent import made_like_this, making, open_parent
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
@@ -82,10 +84,14 @@ def _run_locked(
     refuse_while_held(settings.data_dir)
     remove_litter(settings.data_dir)
     parent = open_parent(settings.data_dir)
+    overrides = None
     try:
-        job = _Run(settings, log.hearing(listener), parent, allow_removals=allow_removals, measure=measure)
+        overrides = Overrides(settings.data_dir, settings.labels, parent.store if parent is not None else None)
+        job = _Run(settings, log.hearing(listener), parent, overrides, allow_removals=allow_removals, measure=measure)
         return replace(job.run(), run=log.run_id)
     finally:
+        if overrides is not None:
+            overrides.close()
         if parent is not None:
             parent.close()
 
@@ -122,11 +128,12 @@ class _Run:
         settings: JobSettings,
         listener: Listener,
         parent: OpenSnapshot | None,
+        overrides: Overrides,
         *,
         allow_removals: bool = False,
         measure: Measure | None = None,
     ) -> None:
-        self.settings, self.listener, self.parent = settings, listener, parent
+        self.settings, self.listener, self.parent, self.overrides = settings, listener, parent, overrides
         self.allow_removals, self.measure = allow_removals, measure
         self.started = time.monotonic()
         self.embedder: Embedder | None = None
@@ -150,16 +157,21 @@ class _Run:
         self.files = [one.file for one in found]
         self.total_bytes = sum(file.size_bytes for file in self.files)
         before = list(self.parent.store.files()) if self.parent else []
-        todo = plan((one.record for one in found), before, remake=self.base is None)
+        todo = plan((one.record for one in found), before, remake=self.base is None, overridden=self.overrides.against.files)
         if not self.allow_removals:
             share = self.settings.ingest.max_removed_share
-            self._refuse_if(removals(todo, (one.record for one in found), before, share), todo)
+            guarded, guarded_before = self.overrides.guarded(todo, before)
+            self._refuse_if(removals(guarded, (one.record for one in found), guarded_before, share), todo)
         self.stale = tuple(failure_of(one.file, one.file.stale) for one in found if one.file.stale is not None)
         if self.base is not None and todo.is_empty:
             return self._unchanged(self.base, found, todo)
-        if not found:
+        if not found and not self._all_deleted(before):
             raise ArchivistError(self._nothing_to_publish("the sources hold no file that their globs admit"))
         return self._build(found, todo)
+
+    def _all_deleted(self, before: Sequence[FileRecord]) -> bool:
+        """Whether the sources are empty because every document there was has been deleted on purpose."""
+        return bool(before) and self.overrides.against.emptied.issuperset((file.collection, file.path) for file in before)
 
     def _build(self, files: list[Found], todo: Plan) -> Report:
         settings = self.settings
@@ -196,7 +208,9 @@ class _Run:
             self._say("ingest", "all files read", vectors.embedded)
             for failure in self.failures:
                 writer.add_failure(failure)
-            if writer.documents == 0:
+            for decided in self.overrides.records:
+                writer.add_effect(decided)
+            if writer.documents == 0 and files and not self.overrides.withheld:
                 raise ArchivistError(self._nothing_to_publish(f"none of the {len(files)} files could be read"))
             self._say("publish", "verifying and publishing", vectors.embedded)
             manifest = writer.publish(lambda folder: self._checked(folder, writer, todo))
@@ -233,6 +247,7 @@ class _Run:
             isolation=readers.isolation,
             engine=manifest.embedder.engine,
             notes=tuple(self.notes),
+            withheld=self.overrides.withheld,
         )
 
     def _before(self, todo: Plan) -> dict[tuple[str, str], FileRecord]:
@@ -247,13 +262,17 @@ class _Run:
         """What stands in the manifest of a snapshot that may be published. Raises: RunRefused for one that may not."""
         self._say("publish", "checking what was built")
         now = Counts(writer.documents, writer.chunks, len(self.failures))
-        made = self.parent.manifest if self.parent is not None else None
-        checks = check_counts(self.settings.gate, now, Counts(made.documents, made.chunks) if made is not None else None)
+        withheld, last = self.overrides.against.withheld, None
+        if self.parent is not None:
+            made = self.parent.manifest
+            last = Counts(made.documents - len(withheld), made.chunks - sum(withheld.values()))
+        checks = check_counts(self.settings.gate, now, last)
         if needs_search(self.settings.gate):
             checks += check_by_searching(folder, self.settings, lambda texts: self._load().embed_queries(texts), self.measure)
         reasons = [shown(check) for check in checks if not check.passed]
         if self.parent is not None and not self.allow_removals:
-            before = self.parent.store.document_ids()
+            # What was deleted on purpose is not gone.
+            before = [name for name in self.parent.store.document_ids() if name not in withheld]
             gone = sum(1 for name in before if name not in self.document_ids and name not in self.moved_from)
             reasons += vanished(gone, len(before), self.settings.ingest.max_removed_share)
         passed = [check.as_json() for check in checks]
@@ -261,6 +280,11 @@ class _Run:
         # Known only now: what embedded nothing may have embedded the gate's questions.
         made_by = self.embedder or (self.base.manifest.embedder if self.base else self._load())
         writer.embedded_with(made_by.engine, made_by.graph or self._graph())
+        if self.overrides.has_changed():
+            self.notes.append(
+                "documents were deleted, revoked or relabelled while the run was at work; that holds for every read, and the "
+                "next run takes it into the snapshot"
+            )
         return passed
 
     def _refuse_if(self, reasons: Sequence[str], todo: Plan, gate: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -276,13 +300,18 @@ class _Run:
         raise RunRefused(reasons, self._after, report.as_json())
 
     def _forget_pages(self, files: Sequence[Found]) -> None:
-        forget_pages(self.settings.data_dir, ((one.file.collection, one.file.path) for one in files))
+        # What was kept of a page holds the text of what is withheld, too: it is fetched anew each time.
+        forget_pages(
+            self.settings.data_dir, self.overrides.without_withheld((one.file.collection, one.file.path) for one in files)
+        )
 
     def _unchanged(self, base: OpenSnapshot, files: Sequence[Found], todo: Plan) -> Report:
         if self.parent is not None and self._is_not_current(base):
             point_to(self.settings.data_dir, base.id)
         # A run that died right behind publishing left them.
         forget(self.settings.data_dir / WORK)
+        for one in files:
+            self.overrides.keep((one.file.collection, one.file.path))
         self._forget_pages(files)
         self._mend_graph(base.manifest.embedder.graph)
         purged = purge(self.settings.data_dir, self.settings.retention.snapshots, self.settings.retention.days)
@@ -292,6 +321,7 @@ class _Run:
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
             failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
             stale=len(self.stale), notes=tuple(self.notes), purged=tuple(purged),
+            withheld=self.overrides.withheld,
         )  # fmt: skip
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
@@ -361,9 +391,11 @@ class _Run:
     def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[Item]:
         """The documents of an unchanged file, with their vectors."""
         self.failures += parent.store.failures_of_file(file.collection, file.path)
+        self.overrides.keep((file.collection, file.path))
         for document, chunks, hashes, ordinals in parent.store.documents_of_file(file.collection, file.path):
             self.document_ids.add(document.document_id)
-            yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
+            former = parent.store.former_ids(document.document_id) if MOVED_FROM in document.metadata else ()
+            yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals), former)
 
     def _from_file(self, readers: Readers, one: Found, before: FileRecord | None) -> Iterator[Item]:
         """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
@@ -372,7 +404,7 @@ class _Run:
             try:
                 if isinstance(found, DocumentError):
                     raise found
-                document = self._known_as(document_of(self.settings, one, found), found, before)
+                document, former = self._known_as(document_of(self.settings, one, found), found, before)
                 if document.document_id in self.document_ids:
                     raise DocumentError(
                         where_of(file, found), "another document has the same name", "give one of the two another name"
@@ -383,7 +415,11 @@ class _Run:
                 self._fail(file, error)
                 continue
             self.document_ids.add(document.document_id)
-            yield self._unchanged_text(one, document, found, before) or self._cut(file.path, document)
+            stored = self.overrides.over(file.path, document, former)
+            if stored is not None:
+                item = self._unchanged_text(one, stored, found, before) or self._cut(file.path, stored)
+                item.former = former
+                yield item
 
     def _cut(self, path: str, document: Document) -> Item:
         """A document cut into chunks, whose vectors are still to be had."""
@@ -398,17 +434,21 @@ class _Run:
         inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
         return Item(path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
 
-    def _known_as(self, document: Document, found: Extract, before: FileRecord | None) -> Document:
-        """The document with the ids by which it was known before it was moved, the last one first."""
+    def _known_as(self, document: Document, found: Extract, before: FileRecord | None) -> tuple[Document, tuple[Former, ...]]:
+        """The document, and the ids by which it was known before it was moved, the last one first, as its metadata has them."""
         if self.parent is None or before is None:
-            return document
+            return document, ()
         earlier = document_id_of(before.collection, key_of(before.path, found))
-        ids = self.parent.store.metadata(earlier).get(MOVED_FROM, "").split()
+        # One that is withheld is not in the snapshot; what was decided of it knows its ids.
+        former = self.parent.store.former_ids(earlier) or self.overrides.effects.former_ids(earlier)
         if earlier != document.document_id:
-            ids = [earlier, *ids]
+            former = (Former(earlier, number_of(self.parent.id)), *former)
             self.moved_from.add(earlier)
-        ids = [known for known in ids if known != document.document_id]  # moved there and back again
-        return replace(document, metadata={**document.metadata, MOVED_FROM: " ".join(ids)}) if ids else document
+        former = tuple(each for each in former if each.document_id != document.document_id)  # moved there and back again
+        if former:
+            ids = " ".join(each.document_id for each in former)
+            document = replace(document, metadata={**document.metadata, MOVED_FROM: ids})
+        return document, former
 
     def _unchanged_text(self, one: Found, document: Document, found: Extract, before: FileRecord | None) -> Item | None:
         """A document whose file was moved, or of which something else is said now, with the chunks and vectors it has.

@@ -44,7 +44,10 @@ ONLY = {
     "pptx": {"ingest/readers/pptx.py"},
     "openpyxl": {"ingest/readers/xlsx.py"},
     "filelock": {"ingest/lock.py"},
-    "typer": {f"archivist/{name}.py" for name in ("cli", "config_check", "evaluate", "fake_llm", "fit", "runs", "snapshots")},
+    "typer": {
+        f"archivist/{name}.py"
+        for name in ("cli", "config_check", "documents", "evaluate", "fake_llm", "fit", "runs", "snapshots")
+    },
 }
 
 

@@ -16,7 +16,7 @@ from app.routes.shared import CallerOf, ServicesOf, problems
 from app.schemas import Ready
 from app.services import Services
 from corpus.embedders.stamped import names_another
-from corpus.errors import EmbedderError, SnapshotError, StateError, Unauthorized
+from corpus.errors import EmbedderError, OverlayError, SnapshotError, StateError, Unauthorized
 
 READY_WITHIN_S = 1.5
 
@@ -29,6 +29,7 @@ ADVICE = {
     "embedder_pending": "the configuration names another embedding model than the snapshot; run `archivist ingest`",
     "previous_snapshot": "the newest snapshot cannot be opened, an older one is served; run `archivist ingest`",
     "state_unavailable": "conversations cannot be written; look at service.db in data_dir: its disk, its permissions",
+    "overlay_unavailable": "what was deleted or withdrawn cannot be read, so nothing is shown; look at overlay.db in data_dir",
     "llm_down": "the default LLM provider's last call failed, or its key or file is missing; until it works, the next provider "
     "in llm.fallbacks answers, or quoted sentences do; look at its server, its key and its address",
     "config_refused": "the changed configuration cannot be used, the old one serves on; run `archivist config check`",
@@ -108,6 +109,10 @@ def _look(services: Services) -> tuple[bool, list[str], dict[str, str | int] | N
         if not codes:
             codes.append("no_snapshot")
         _log.warning("no snapshot can be served", action="not_ready", **error_fields(error))
+    except OverlayError as error:
+        fatal = True
+        codes.append("overlay_unavailable")
+        _log.error("deletions and overrides cannot be read", action="not_ready", **error_fields(error))
     try:
         services.state.check()
     except StateError as error:
@@ -134,6 +139,6 @@ def _exposition(services: Services) -> bytes:
         with services.snapshots.lease() as leased:
             opened = leased.snapshot
             services.metrics.show_snapshot(*opened.store.counts(), opened.created_at)
-    except (SnapshotError, EmbedderError):
+    except (SnapshotError, EmbedderError, OverlayError):
         services.metrics.show_no_snapshot()
     return services.metrics.text()
