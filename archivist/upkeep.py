@@ -57,7 +57,7 @@ def purge_snapshots(
     """
     from app.state.erasure import erase_answers
     from corpus.erasure import documents_there, erase_old, files_served
-    from ingest.lock import locked
+    from corpus.lock import locked
     from ingest.sources.pages import forget_pages
 
     data_dir = _data_dir(config, data)

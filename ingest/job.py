@@ -22,6 +22,7 @@ from corpus.errors import (
     RunRefused,
     SnapshotDamaged,
 )
+from corpus.lock import locked
 from corpus.snapshot import (
     MODELS,
     EmbedderStamp,
@@ -41,7 +42,6 @@ from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs
 from ingest.guard import removals, vanished
 from ingest.isolation.pool import Readers
 from ingest.isolation.process import Disturbed
-from ingest.lock import locked
 from ingest.notify import notify
 from ingest.parent import made_like_this, making, open_parent
 from ingest.plan import Plan, plan

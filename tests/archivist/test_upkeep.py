@@ -23,10 +23,10 @@ from app.state.state import State
 from archivist.cli import app as cli
 from corpus.embedders.embedder import Embedder
 from corpus.lexical import LexicalFilter
+from corpus.lock import locked
 from corpus.settings import RetentionSettings, SearchSettings
 from corpus.snapshot import current_id, open_current, snapshot_ids
 from corpus.types import Passage
-from ingest.lock import locked
 from ingest.vectors import VectorSource, input_hash
 from tests.conftest import Run
 from tests.making import job_settings, write_files
