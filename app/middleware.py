@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access import authenticate
+from app.access import authenticate, check_same_site
 from app.logs import error_fields
 from app.problems import problem_of, problem_of_status, problem_response, unexpected_problem
 from app.reload import Current
@@ -105,7 +105,7 @@ def _route_of(scope: Scope) -> str:
 
 
 class Gate:
-    """Refuses a foreign Host, a missing key and a body over the limit."""
+    """Refuses a foreign Host, a missing key, a change that another site's page asks for, and a body over the limit."""
 
     def __init__(self, app: ASGIApp, server: ServerSettings) -> None:
         self._app, self._server = app, server
@@ -131,7 +131,10 @@ class Gate:
             return problem_response(problem_of_status(404, "a path may not climb with '..'"), path, request_id)
         try:
             if path.startswith(PROTECTED_PREFIXES):
-                scope["state"]["caller"] = authenticate(self._server, headers.get("authorization"))
+                client = scope.get("client")
+                address = client[0] if client else None
+                scope["state"]["caller"] = authenticate(self._server, headers.get("authorization"), address)
+            check_same_site(scope["method"], headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
             length = headers.get("content-length", "0")
             if not length.isascii() or not length.isdigit() or len(length) > 18 or int(length) > self._server.max_body_bytes:
                 raise self._too_large()

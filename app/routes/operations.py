@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request, Response
 
 from app.access import authenticate
 from app.logs import error_fields
-from app.loopback import is_loopback_host
 from app.metrics import CONTENT_TYPE
 from app.reload import Reloader
 from app.routes.shared import CallerOf, ServicesOf, problems
@@ -106,15 +105,11 @@ def _look(services: Services) -> tuple[bool, list[str], dict[str, str | int] | N
 
 
 def _is_administrator(request: Request, services: Services) -> bool:
-    """Whoever has the key; where there is none, whoever calls from this machine."""
-    server = services.settings.server
-    if server.api_key is None:
-        return request.client is not None and is_loopback_host(request.client.host)
+    host = request.client.host if request.client is not None else None
     try:
-        authenticate(server, request.headers.get("authorization"))
+        return authenticate(services.settings.server, request.headers.get("authorization"), host).administrator
     except Unauthorized:
         return False
-    return True
 
 
 def _exposition(services: Services) -> bytes:
