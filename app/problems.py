@@ -60,6 +60,9 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     ),
     errors.RerankerFailed: Kind(503, "Reranking failed", "passages cannot be reranked now; the log has more"),
     errors.StateError: Kind(503, "Conversations unavailable", "the database of conversations cannot be used now"),
+    errors.OverlayError: Kind(
+        503, "Overrides unavailable", "what was deleted or withdrawn cannot be told now, so nothing is shown; the log has more"
+    ),
     errors.EgressError: Kind(502, "Outbound call failed", "the LLM provider's address did not answer"),
     errors.EgressUnreachable: Kind(502, "Outbound call failed", "no connection to the LLM provider's address"),
     errors.EgressTimeout: Kind(504, "Outbound call too slow", "the LLM provider's address took too long"),

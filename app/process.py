@@ -21,6 +21,7 @@ from app.settings import ServiceSettings
 from app.snapshots import SnapshotHolder
 from app.state.state import State
 from corpus.embedders.embedder import Embedder
+from corpus.overlay import Overlay
 from corpus.rerankers.reranker import open_reranker
 from corpus.types import Vectors
 
@@ -33,13 +34,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Process:
-    """The model, the database, the snapshot in service, the threads, and what was counted."""
+    """The model, the databases, the snapshot in service, the threads, and what was counted."""
 
-    def __init__(self, settings: ServiceSettings, embedder: Embedder, state: State) -> None:
-        self.embedder, self.state = embedder, state
+    def __init__(self, settings: ServiceSettings, embedder: Embedder, state: State, overlay: Overlay) -> None:
+        self.embedder, self.state, self.overlay = embedder, state, overlay
         self.started_at = time.time()
         self.metrics = Metrics()
-        self.snapshots = SnapshotHolder(settings.data_dir, settings.search, embedder.fingerprint, embedder.model)
+        self.snapshots = SnapshotHolder(settings.data_dir, settings.search, embedder.fingerprint, embedder.model, overlay)
         self.given = GivenAnswers()
         self.spending = Spending(state.spending_of(datetime.now(UTC).date()))
         self._threads = ThreadPoolExecutor(COMPUTE_THREADS, thread_name_prefix="compute")
@@ -85,4 +86,5 @@ class Process:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._embedding.shutdown(wait=True, cancel_futures=True)
         self.snapshots.close()
+        self.overlay.close()
         self.state.close()

@@ -10,6 +10,7 @@ from app.settings import ServiceSettings
 from app.state.state import State
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.errors import ConfigError
+from corpus.overlay import NAME, Overlay
 from corpus.published import MODELS, graph_of_current
 from corpus.rerankers.reranker import check_reranker
 
@@ -21,6 +22,7 @@ class Services:
         """`previous` is what the same process worked with until now. Raises: ConfigError; then nothing has changed."""
         self.settings, self.process = settings, process
         self.embedder, self.state, self.snapshots = process.embedder, process.state, process.snapshots
+        self.overlay = process.overlay
         self.metrics, self.given, self.started_at = process.metrics, process.given, process.started_at
         self.compute, self.embed = process.compute, process.embed
         if settings.search.reranker:
@@ -34,6 +36,7 @@ class Services:
             process.metrics,
             previous.gateway if previous is not None else None,
         )
+        process.overlay.use(settings.labels)
 
     async def start(self) -> None:
         """Open the snapshot, and begin to load the models that the service runs itself."""
@@ -47,18 +50,19 @@ class Services:
 
 
 def compose(settings: ServiceSettings, embedder: Embedder) -> Services:
-    """Everything but the embedder from the settings. Raises: ConfigError, StateError."""
+    """Everything but the embedder from the settings. Raises: ConfigError, StateError, OverlayError."""
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"data_dir {str(settings.data_dir)!r} cannot be made: {error.strerror}; name another") from error
-    return Services(settings, Process(settings, embedder, State(settings.data_dir / "service.db")))
+    overlay = Overlay(settings.data_dir / NAME, settings.labels)
+    return Services(settings, Process(settings, embedder, State(settings.data_dir / "service.db"), overlay))
 
 
 def build_services(settings: ServiceSettings) -> Services:
     """Everything from the settings. Questions are embedded by the graph that the snapshot names, where there is one.
 
-    Raises: ConfigError, EmbedderError, StateError.
+    Raises: ConfigError, EmbedderError, StateError, OverlayError.
     """
     models, graph = settings.data_dir / MODELS, graph_of_current(settings.data_dir)
     threads = settings.embedder.query_threads

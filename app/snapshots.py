@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from corpus.errors import ArchivistError, EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.overlay import Overlay
 from corpus.published import current_id
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, open_current
@@ -28,7 +29,10 @@ class _Served:
 class SnapshotHolder:
     """Leases the current snapshot. Safe for use by several threads; `refresh` is called by one at a time."""
 
-    def __init__(self, data_dir: Path, search: SearchSettings, fingerprint: str, model: str) -> None:
+    def __init__(
+        self, data_dir: Path, search: SearchSettings, fingerprint: str, model: str, overlay: Overlay | None = None
+    ) -> None:
+        self._overlay = overlay
         self._data_dir, self._search, self._fingerprint, self._model = data_dir, search, fingerprint, model
         self._lock = threading.Lock()
         self._served: _Served | None = None
@@ -93,7 +97,7 @@ class SnapshotHolder:
         return self._swap(opened, problem)
 
     def _open(self) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
-        opened, problem = open_current(self._data_dir, self._search)
+        opened, problem = open_current(self._data_dir, self._search, self._overlay)
         try:
             opened.require(self._fingerprint, self._model)
         except EmbedderMismatch:

@@ -246,13 +246,15 @@ def search(
 ) -> None:
     """Find passages without a running service."""
     from corpus.embedders.embedder import open_embedder
+    from corpus.overlay import NAME, Overlay
     from corpus.published import MODELS
     from corpus.search import Query, Scope
     from corpus.snapshot import open_current
 
     settings = _settings(config, data).service()
     _check_question(query, settings)
-    snapshot, _ = open_current(settings.data_dir, settings.search)
+    overlay = Overlay(settings.data_dir / NAME, settings.labels)
+    snapshot, _ = open_current(settings.data_dir, settings.search, overlay)
     try:
         graph, threads = snapshot.manifest.embedder.graph, settings.embedder.query_threads
         embedder = open_embedder(settings.embedder, models=settings.data_dir / MODELS, graph=graph, threads=threads)
@@ -261,6 +263,7 @@ def search(
         hits = snapshot.search.search([Query(query, vector)], Scope(settings.server.groups), top_k)
     finally:
         snapshot.close()
+        overlay.close()
     if as_json:
         _print_json([{"rank": rank, **asdict(hit.passage)} for rank, hit in enumerate(hits, start=1)])
         return

@@ -26,6 +26,7 @@ ArchivistError
 │   └── EmbedderMismatch     snapshot and configuration name different models; ingest again
 ├── RerankerFailed         look at the reranking model; the question is answered without it
 ├── StateError             look at the service's own database
+├── OverlayError           look at the database of what was deleted and withdrawn; nothing is shown until then
 ├── EgressError            an outbound HTTP call did not work
 │   ├── EgressRefused        an address that policy does not allow, or a redirect; mend the address
 │   ├── EgressUnreachable    could not connect
@@ -221,6 +222,14 @@ class StateError(ArchivistError):
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"the service's database {path!r} cannot be used: {reason}")
+
+
+class OverlayError(ArchivistError):
+    """What was deleted, revoked and relabelled cannot be told, so nothing may be shown. `path` names the file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"the database of deletions and overrides {path!r} cannot be used: {reason}")
 
 
 class EgressError(ArchivistError):

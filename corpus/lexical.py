@@ -14,6 +14,7 @@ import tantivy
 from numpy.typing import NDArray
 from tantivy import Filter, Occur, Query, Schema, SchemaBuilder, TextAnalyzer, TextAnalyzerBuilder, Tokenizer
 
+from corpus.effects import UNTOUCHED, Overlaid
 from corpus.errors import NotWritten, SnapshotDamaged
 from corpus.types import Ordinals
 from corpus.words import FUNCTION_WORDS, WORD, function_words
@@ -95,6 +96,7 @@ def stems(text: str, language: str | None) -> list[str]:
 def _schema(fields: Sequence[str]) -> Schema:
     builder = SchemaBuilder()
     builder.add_unsigned_field("ordinal", fast=True)
+    builder.add_unsigned_field("document", indexed=True)
     builder.add_text_field("groups", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("facets", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("identifiers", tokenizer_name="raw", index_option="basic")
@@ -132,11 +134,18 @@ class LexicalWriter:
             self._writer = self._index.writer(heap_size=200_000_000, num_threads=1)
 
     def add(
-        self, ordinal: int, text: str, language: str | None, groups: Sequence[str], facets: Mapping[str, Sequence[str]]
+        self,
+        ordinal: int,
+        number: int,
+        text: str,
+        language: str | None,
+        groups: Sequence[str],
+        facets: Mapping[str, Sequence[str]],
     ) -> None:
-        """Add one chunk: its heading path and text, who may see it, what it can be filtered by."""
+        """Add one chunk: its document's number, its heading path and text, who may see it, what it can be filtered by."""
         document = tantivy.Document()
         document.add_unsigned("ordinal", ordinal)
+        document.add_unsigned("document", number)
         document.add_text(field_of(language), text)
         for group in groups:
             document.add_text("groups", group)
@@ -156,22 +165,41 @@ class LexicalWriter:
 
 
 class LexicalFilter:
-    """What a search may find: any of the groups, and for every field any of its values."""
+    """What a search may find: any of the groups, and for every field any of its values, as the overlay has it."""
 
-    def __init__(self, groups: Sequence[str], facets: Mapping[str, Sequence[str]], *, sees_everything: bool) -> None:
+    def __init__(
+        self,
+        groups: Sequence[str],
+        facets: Mapping[str, Sequence[str]],
+        *,
+        sees_everything: bool,
+        overlaid: Overlaid = UNTOUCHED,
+    ) -> None:
         self.groups = tuple(groups)
         self.facets = {field: tuple(values) for field, values in facets.items()}
         self.sees_everything = sees_everything
+        self._hidden, self._labels = overlaid.hidden_from(groups), overlaid.labels
 
     def query(self, schema: Schema) -> Query:
         """The filter as a query that adds nothing to a score."""
-        parts = [Query.term_set_query(schema, "groups", list(self.groups))]
-        parts += [
-            Query.term_set_query(schema, "facets", [facet(field, value) for value in values])
-            for field, values in self.facets.items()
-        ]
-        both = Query.boolean_query([(Occur.Must, part) for part in parts])
-        return Query.const_score_query(both, 0.0)
+        parts = [(Occur.Must, Query.term_set_query(schema, "groups", list(self.groups)))]
+        parts += [(Occur.Must, self._facet(schema, field, values)) for field, values in self.facets.items()]
+        if self._hidden:
+            # Left out by the index itself: what is hidden must not crowd the candidates.
+            parts.append((Occur.MustNot, _documents(schema, self._hidden)))
+        return Query.const_score_query(Query.boolean_query(parts), 0.0)
+
+    def _facet(self, schema: Schema, field: str, values: Sequence[str]) -> Query:
+        stored = Query.term_set_query(schema, "facets", [facet(field, value) for value in values])
+        if field != "label" or not self._labels:
+            return stored
+        unchanged = Query.boolean_query([(Occur.Must, stored), (Occur.MustNot, _documents(schema, self._labels))])
+        raised = _documents(schema, [number for number, label in self._labels.items() if label in values])
+        return Query.boolean_query([(Occur.Should, unchanged), (Occur.Should, raised)])
+
+
+def _documents(schema: Schema, numbers: Iterable[int]) -> Query:
+    return Query.term_set_query(schema, "document", list(numbers))
 
 
 class LexicalIndex:

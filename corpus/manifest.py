@@ -11,7 +11,7 @@ from typing import Any
 
 from corpus.errors import SnapshotDamaged
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

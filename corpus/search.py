@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.dense import TYPICAL_SPREAD, DenseIndex
+from corpus.effects import Overlaid
 from corpus.folding import Folder
 from corpus.lexical import LexicalFilter, LexicalIndex
 from corpus.quotations import holds, quotations
@@ -99,7 +100,7 @@ class Searcher:
     ) -> None:
         self._store, self._dense, self._lexical, self._settings, self._today = store, dense, lexical, settings, today
         self._validity = _validity(store, settings)
-        # One snapshot is immutable, so what a scope lets see holds for as long as it does.
+        # One snapshot is immutable, so what a scope lets see holds for as long as the overlay says the same.
         self._visible = lru_cache(maxsize=MASKS_KEPT)(self._look)
 
     def search(self, queries: Sequence[Query], scope: Scope, top_k: int) -> list[Hit]:
@@ -113,7 +114,7 @@ class Searcher:
         Order: best first; equal scores by ordinal. One query alone ranks the same however many could have been given.
         Source: convex combination of scores, Bruch, Gai and Ingber 2023; measured in docs/retrieval.md.
         """
-        visible = self._visible(scope.groups, tuple(sorted(scope.filters.items())))
+        visible = self._seen(scope)
         if not visible.mask.any():
             return []
         found = [self._find(query, visible) for query in queries if query.weight > 0]
@@ -137,18 +138,21 @@ class Searcher:
 
     def rarity(self, term: str, language: str | None, scope: Scope) -> float:
         """How rare a stemmed term is among what the caller may see; see LexicalIndex.rarity."""
-        visible = self._visible(scope.groups, tuple(sorted(scope.filters.items())))
+        visible = self._seen(scope)
         return self._lexical.rarity(term, language, visible.only)
 
     def holds_identifier(self, identifier: str, scope: Scope) -> bool:
         """Whether anything that the caller may see holds an identifier; see LexicalIndex.holds_identifier."""
-        visible = self._visible(scope.groups, tuple(sorted(scope.filters.items())))
+        visible = self._seen(scope)
         return self._lexical.holds_identifier(identifier, visible.only)
 
-    def _look(self, groups: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]) -> _Visible:
-        mask = self._store.mask(groups, dict(filters))
+    def _seen(self, scope: Scope) -> _Visible:
+        return self._visible(self._store.overlaid(), scope.groups, tuple(sorted(scope.filters.items())))
+
+    def _look(self, overlaid: Overlaid, groups: tuple[str, ...], filters: tuple[tuple[str, tuple[str, ...]], ...]) -> _Visible:
+        mask = self._store.mask(groups, dict(filters), overlaid)
         mask.setflags(write=False)
-        only = LexicalFilter(groups, dict(filters), sees_everything=bool(mask.all()))
+        only = LexicalFilter(groups, dict(filters), sees_everything=bool(mask.all()), overlaid=overlaid)
         return _Visible(mask, only, self._dense.spread(np.flatnonzero(mask)))
 
     def _time(self, texts: Sequence[str]) -> _Time:

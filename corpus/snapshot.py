@@ -20,10 +20,12 @@ import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.disk import sync, writing
+from corpus.effects import EffectRecord, Former, Seen
 from corpus.embedders.weights import file_sha256
 from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
+from corpus.overlay import Overlay
 from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
@@ -54,13 +56,23 @@ class SnapshotWriter:
         self._store.add_failure(failure)
         self._failures += 1
 
+    def add_effect(self, record: EffectRecord) -> None:
+        """Note what was decided of a document, also of one that is withheld."""
+        self._store.add_effect(record)
+
     def add_document(
-        self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes], vectors: Vectors
+        self,
+        path: str,
+        document: Document,
+        chunks: Sequence[Chunk],
+        input_hashes: Sequence[bytes],
+        vectors: Vectors,
+        former: Sequence[Former] = (),
     ) -> None:
         """Add a document of the file `path`. Shapes: vectors (len(chunks), dimension), in the chunks' order."""
         if len(vectors) != len(chunks):
             raise ValueError(f"{len(chunks)} chunks of {document.source!r} came with {len(vectors)} vectors")
-        self._store.add_document(path, document, chunks, input_hashes)
+        self._store.add_document(path, document, chunks, input_hashes, former)
         self._dense.add(vectors)
 
     @property
@@ -138,20 +150,23 @@ class SnapshotWriter:
         try:
             languages = store.languages()
             writer = LexicalWriter(self._folder / "lexical", [field_of(language) for language in languages])
-            for document, passages in store.documents_with_passages():
+            for number, (document, passages) in enumerate(store.documents_with_passages()):
                 facets = facets_of(document)
                 for passage in passages:
                     words = "\n".join([document.title, *passage.heading, passage.text])
-                    writer.add(passage.ordinal, words, document.language, document.groups, facets)
+                    writer.add(passage.ordinal, number, words, document.language, document.groups, facets)
             writer.close()
         finally:
             store.close()
 
 
 class OpenSnapshot:
-    """A snapshot whose files were checked and opened. Held in use by a shared lock, so that nothing purges it."""
+    """A snapshot whose files were checked and opened. Held in use by a shared lock, so that nothing purges it.
 
-    def __init__(self, folder: Path, settings: SearchSettings) -> None:
+    With an overlay, what it says holds for every read.
+    """
+
+    def __init__(self, folder: Path, settings: SearchSettings, overlay: Overlay | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.id = self.manifest.id
         self.created_at = datetime.fromisoformat(self.manifest.created_at)
@@ -163,7 +178,7 @@ class OpenSnapshot:
         store = None
         try:
             _check_hashes(folder, self.manifest)
-            self.store = store = Store(folder / "chunks.db")
+            self.store = store = Store(folder / "chunks.db", overlay, number_of(self.id))
             self.dense = DenseIndex(folder / "dense.faiss")
             self.lexical = LexicalIndex(folder / "lexical")
             if not self.store.chunks == self.dense.size == self.lexical.size == self.manifest.chunks:
@@ -183,6 +198,10 @@ class OpenSnapshot:
     def searcher(self, settings: SearchSettings) -> Searcher:
         """A search over this snapshot under some settings; the one that is there, where they are its own."""
         return self.search if settings == self._settings else Searcher(self.store, self.dense, self.lexical, settings)
+
+    def seen(self, document_id: str) -> Seen:
+        """What an entry of the overlay should know of a document: that it was seen here, and how it was called before."""
+        return Seen(number_of(self.id), self.store.former_ids(document_id))
 
     def require(self, fingerprint: str, model: str) -> None:
         """Raises: EmbedderMismatch where the snapshot's vectors are not those of this model."""
@@ -208,12 +227,14 @@ def searching(folder: Path, settings: SearchSettings) -> Iterator[Searcher]:
         store.close()
 
 
-def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings) -> OpenSnapshot:
+def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings, overlay: Overlay | None = None) -> OpenSnapshot:
     """Open one snapshot. Raises: SnapshotDamaged."""
-    return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings)
+    return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings, overlay)
 
 
-def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
+def open_current(
+    data_dir: Path, settings: SearchSettings, overlay: Overlay | None = None
+) -> tuple[OpenSnapshot, SnapshotDamaged | None]:
     """Open the current snapshot, or, where it is damaged, the newest older one that is not; the error then comes with it.
 
     Raises: NoSnapshot; SnapshotDamaged where no snapshot can be opened.
@@ -221,14 +242,14 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
     damage: SnapshotDamaged | None = None
     try:
         wanted = current_id(data_dir)
-        return open_snapshot(data_dir, wanted, settings), None
+        return open_snapshot(data_dir, wanted, settings, overlay), None
     except SnapshotDamaged as error:
         wanted, damage = error.snapshot, error
     for name in reversed(snapshot_ids(data_dir)):
         if name == wanted:
             continue
         try:
-            return open_snapshot(data_dir, name, settings), damage
+            return open_snapshot(data_dir, name, settings, overlay), damage
         except SnapshotDamaged:
             continue
     raise damage

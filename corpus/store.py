@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpus.effects import NOTHING, UNTOUCHED, Effect, EffectRecord, Effects, Former, Overlaid
 from corpus.errors import NotWritten, SnapshotDamaged
+from corpus.overlay import Overlay
 from corpus.types import Chunk, Document, Mask, Ordinals, Passage, Section, chunk_id_of, version_of
 
 SCHEMA = """
@@ -42,17 +44,32 @@ CREATE TABLE chunks (
     "end" INTEGER NOT NULL, text TEXT NOT NULL, heading TEXT NOT NULL, page INTEGER, label TEXT NOT NULL,
     groups TEXT NOT NULL, input_hash BLOB NOT NULL
 ) STRICT;
+CREATE TABLE former_ids (
+    former_id TEXT NOT NULL, number INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (former_id, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX former_ids_by_document ON former_ids (number);
+CREATE TABLE effects (
+    document_id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL, path TEXT NOT NULL, effect TEXT NOT NULL,
+    withheld INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE INDEX chunks_by_document ON chunks (number);
 CREATE INDEX chunks_by_input ON chunks (input_hash);
 """
 
 PASSAGE_COLUMNS = """
     c.ordinal, c.chunk_id, d.document_id, d.version, d.title, d.source, d.collection, c.text, c.heading, c.page, c.start,
-    c."end", c.label, c.groups, d.language
+    c."end", c.label, c.groups, d.language, d.number
 """
 PASSAGE_TABLES = "FROM chunks c JOIN documents d USING (number)"
 DOCUMENT_COLUMNS = "document_id, version, collection, source, title, text, sections, format, language, groups, label, metadata"
 LONGEST_FACET = 200
+MOVED_FROM = "moved_from"
+"""Metadata of a document: the ids by which it was known before its file was moved, the last one first, by spaces."""
+
+SHOWN_TO = (
+    "number IN (SELECT number FROM document_groups WHERE name IN ({})) AND number NOT IN (SELECT value FROM json_each(?))"
+)
+"""Documents that any of some groups may see, those aside that the overlay hides from them."""
 
 DocumentParts = tuple[Document, list[Chunk], list[bytes], Ordinals]
 """A document, its chunks, the hashes of what was embedded of each, and their ordinals."""
@@ -61,9 +78,11 @@ ORPHANS = {
     "chunk": "SELECT chunk_id FROM chunks WHERE number NOT IN (SELECT number FROM documents)",
     "group": "SELECT name FROM document_groups WHERE number NOT IN (SELECT number FROM documents)",
     "facet": "SELECT field FROM facets WHERE number NOT IN (SELECT number FROM documents)",
+    "former id": "SELECT former_id FROM former_ids WHERE number NOT IN (SELECT number FROM documents)",
 }
 """Rows that say of no document what they say."""
 
+Described = TypeVar("Described", "Document", "DocumentSummary")
 Row = tuple[Any, ...]
 """What a statement asked for, as SQLite gives it."""
 
@@ -110,6 +129,17 @@ class DocumentSummary:
     chunks: int
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a document stands: its file, how many chunks it has, and which groups it is stored for."""
+
+    document_id: str
+    collection: str
+    path: str
+    chunks: int
+    groups: tuple[str, ...]
+
+
 def facets_of(document: Document) -> dict[str, tuple[str, ...]]:
     """What a document can be filtered by: five fields of its own and its metadata (long values left out)."""
     own = {
@@ -149,9 +179,27 @@ class StoreWriter:
                 "INSERT OR REPLACE INTO failures VALUES (:collection, :path, :item, :reason, :advice)", asdict(failure)
             )
 
-    def add_document(self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes]) -> int:
+    def add_effect(self, record: EffectRecord) -> None:
+        """Note what was decided of a document of one of the files."""
+        with self._writing():
+            self._connection.execute(
+                "INSERT INTO effects VALUES (:document_id, :collection, :path, :effect, :withheld)", asdict(record)
+            )
+
+    def add_document(
+        self,
+        path: str,
+        document: Document,
+        chunks: Sequence[Chunk],
+        input_hashes: Sequence[bytes],
+        former: Sequence[Former] = (),
+    ) -> int:
         """Add a document of the file `path` with its chunks, in order. Returns the ordinal of its first chunk."""
         with self._writing():
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO former_ids VALUES (?, ?, ?)",
+                [(each.document_id, self.documents, each.until) for each in former],
+            )
             return self._add_document(path, document, chunks, input_hashes)
 
     def _add_document(self, path: str, document: Document, chunks: Sequence[Chunk], input_hashes: Sequence[bytes]) -> int:
@@ -208,10 +256,16 @@ class StoreWriter:
 
 
 class Store:
-    """An open chunks.db, read-only and immutable. Safe for use by several threads."""
+    """An open chunks.db, read-only and immutable. Safe for use by several threads.
 
-    def __init__(self, path: Path) -> None:
+    With an overlay every read asks it, and `number` is that of the snapshot: what was deleted or revoked since is not there
+    for who may not see it, and labels are those of now. What is for the job only gives what is stored.
+    """
+
+    def __init__(self, path: Path, overlay: Overlay | None = None, number: int | None = None) -> None:
         self._lock = threading.Lock()
+        self._overlay, self._number = overlay, number
+        self._overlaid: tuple[Effects, Overlaid] = (Effects(), UNTOUCHED)
         try:
             self._connection = sqlite3.connect(
                 f"file:{path.resolve().as_posix().replace('?', '%3f').replace('#', '%23')}?mode=ro&immutable=1",
@@ -234,18 +288,62 @@ class Store:
         with self._lock:
             self._connection.close()
 
-    def counts(self) -> tuple[int, int]:
-        """Documents and chunks."""
-        return self.documents, self.chunks
+    def overlaid(self) -> Overlaid:
+        """What the overlay says of the documents here; the same object until it says something else. Raises: OverlayError."""
+        if self._overlay is None:
+            return UNTOUCHED
+        effects = self._overlay.effects()
+        known, found = self._overlaid
+        if known is not effects:
+            found = self.overlaid_by(effects)
+            self._overlaid = (effects, found)
+        return found
 
-    def mask(self, groups: Sequence[str], facets: Mapping[str, Sequence[str]]) -> Mask:
+    def overlaid_by(self, effects: Effects) -> Overlaid:
+        """What some effects come to for the documents here."""
+        groups: dict[int, frozenset[str]] = {}
+        labels: dict[int, str] = {}
+        for number, document_id, label, stored in self._touched(effects.named):
+            effect = effects.effect(document_id, self._former_ids(number), self._number)
+            if effect.deleted or effect.revoked:
+                groups[number] = frozenset() if effect.deleted else frozenset(json.loads(stored)) - effect.revoked
+            if effect.label is not None:
+                labels[number] = effects.label(label, effect)
+        return Overlaid(groups, labels) if groups or labels else UNTOUCHED
+
+    def _touched(self, document_ids: Collection[str]) -> list[Row]:
+        """Number, id, label and groups of the documents that have, or had, one of some ids."""
+        if not document_ids:
+            return []
+        return self._rows(
+            "SELECT number, document_id, label, groups FROM documents WHERE number IN ("
+            "SELECT number FROM documents WHERE document_id IN (SELECT value FROM json_each(?1)) "
+            "UNION SELECT number FROM former_ids WHERE former_id IN (SELECT value FROM json_each(?1)))",
+            [json.dumps(sorted(document_ids))],
+        )
+
+    def _former_ids(self, number: int) -> tuple[Former, ...]:
+        rows = self._rows("SELECT former_id, until FROM former_ids WHERE number = ? ORDER BY until DESC, former_id", [number])
+        return tuple(Former(former_id, until) for former_id, until in rows)
+
+    def counts(self) -> tuple[int, int]:
+        """Documents and chunks that somebody may see."""
+        withheld = list(self.overlaid().withheld)
+        return self.documents - len(withheld), self.chunks - int(self._counts[withheld].sum())
+
+    def mask(self, groups: Sequence[str], facets: Mapping[str, Sequence[str]], overlaid: Overlaid | None = None) -> Mask:
         """The chunks that a caller in any of `groups` may see, and that for every field have any of its values.
 
         Shapes: (chunks,) bool.
         """
+        over = self.overlaid() if overlaid is None else overlaid
         seen = self._numbers("SELECT number FROM document_groups WHERE name IN ({})", groups)
+        seen[list(over.hidden_from(groups))] = False
         for field, values in facets.items():
-            seen &= self._numbers("SELECT number FROM facets WHERE field = ? AND value IN ({})", values, field)
+            has = self._numbers("SELECT number FROM facets WHERE field = ? AND value IN ({})", values, field)
+            for number, label in over.labels.items() if field == "label" else ():
+                has[number] = label in values
+            seen &= has
         return np.repeat(seen, self._counts)
 
     def _numbers(self, sql: str, values: Sequence[str], *before: str) -> Mask:
@@ -256,17 +354,20 @@ class Store:
         return mask
 
     def passages(self, ordinals: Ordinals | Sequence[int]) -> list[Passage]:
-        """The passages of some chunks, in the order asked for."""
+        """The passages of some chunks, in the order asked for. The caller has checked that they may be seen."""
+        over = self.overlaid()
         wanted = [int(ordinal) for ordinal in ordinals]
         marks = ", ".join("?" * len(wanted))
         sql = f"SELECT {PASSAGE_COLUMNS} {PASSAGE_TABLES} WHERE c.ordinal IN ({marks})"
-        found = {row[0]: _passage(row) for row in self._rows(sql, wanted)}
+        found = {row[0]: _passage(row, over) for row in self._rows(sql, wanted)}
         return [found[ordinal] for ordinal in wanted]
 
     def passages_of(self, document_id: str) -> list[Passage]:
         """All passages of a document, in reading order. The caller has checked that it may be seen."""
+        over = self.overlaid()
         sql = f"SELECT {PASSAGE_COLUMNS} {PASSAGE_TABLES} WHERE d.document_id = ? ORDER BY c.ordinal"
-        return [_passage(row) for row in self._rows(sql, [document_id])]
+        withheld = frozenset(over.withheld)
+        return [_passage(row, over) for row in self._rows(sql, [document_id]) if row[-1] not in withheld]
 
     def wordings(self, ordinals: Ordinals | Sequence[int]) -> dict[int, str]:
         """All that is said on some chunks, by ordinal: title, headings and text, a line each."""
@@ -286,13 +387,12 @@ class Store:
 
     def document(self, document_id: str, groups: Sequence[str]) -> Document | None:
         """One document; None if there is none, or none that any of `groups` may see."""
-        marks = ", ".join("?" * len(groups))
+        over = self.overlaid()
         rows = self._rows(
-            f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE document_id = ? "  # noqa: S608 - only question marks
-            f"AND number IN (SELECT number FROM document_groups WHERE name IN ({marks}))",
-            [document_id, *groups],
+            f"SELECT {DOCUMENT_COLUMNS}, number FROM documents WHERE document_id = ? AND {_shown_to(groups)}",  # noqa: S608 - only question marks
+            [document_id, *groups, _hidden(over, groups)],
         )
-        return _document(rows[0]) if rows else None
+        return _overlaid(_document(rows[0][:-1]), rows[0][-1], over) if rows else None
 
     def languages(self) -> list[str | None]:
         """The languages of the documents."""
@@ -318,10 +418,32 @@ class Store:
         rows = self._rows(f"SELECT {DOCUMENT_COLUMNS}, number FROM documents WHERE document_id = ?", [document_id])  # noqa: S608 - constants
         return self._parts(rows[0]) if rows else None
 
-    def metadata(self, document_id: str) -> Mapping[str, str]:
-        """A document's metadata; empty where there is no such document. For the job only."""
-        rows = self._rows("SELECT metadata FROM documents WHERE document_id = ?", [document_id])
-        return dict(json.loads(rows[0][0])) if rows else {}
+    def former_ids(self, document_id: str) -> tuple[Former, ...]:
+        """The ids that a document had before it was moved, the last one first."""
+        rows = self._rows("SELECT number FROM documents WHERE document_id = ?", [document_id])
+        return self._former_ids(rows[0][0]) if rows else ()
+
+    def effect_records(self) -> list[EffectRecord]:
+        """What was decided of documents when this was made, those that were withheld too."""
+        rows = self._rows("SELECT document_id, collection, path, effect, withheld FROM effects ORDER BY document_id")
+        return [EffectRecord(id_, collection, path, effect, bool(withheld)) for id_, collection, path, effect, withheld in rows]
+
+    def places(self, effects: Effects) -> list[tuple[Place, Effect]]:
+        """Where the documents stand of which something is decided, and what. For the job only."""
+        found = []
+        for number, document_id, _, groups in self._touched(effects.named):
+            effect = effects.effect(document_id, self._former_ids(number), self._number)
+            if effect != NOTHING:
+                ((collection, path, chunks),) = self._rows(
+                    "SELECT collection, path, chunk_count FROM documents WHERE number = ?", [number]
+                )
+                found.append((Place(document_id, collection, path, chunks, tuple(json.loads(groups))), effect))
+        return found
+
+    def documents_in(self, collection: str, path: str) -> list[str]:
+        """The ids of the documents of a file. For the job only."""
+        rows = self._rows("SELECT document_id FROM documents WHERE collection = ? AND path = ?", [collection, path])
+        return [document_id for (document_id,) in rows]
 
     def document_ids(self) -> list[str]:
         """The ids of all documents. For the job only."""
@@ -342,24 +464,24 @@ class Store:
 
     def document_summaries(self, groups: Sequence[str], *, after: str | None, limit: int) -> list[DocumentSummary]:
         """The documents that any of `groups` may see, ordered by id, from the one behind `after` on."""
-        marks = ", ".join("?" * len(groups))
+        over = self.overlaid()
         rows = self._rows(
-            "SELECT document_id, version, collection, source, title, format, language, groups, label, metadata, chunk_count "  # noqa: S608 - only question marks
-            f"FROM documents WHERE document_id > ? AND number IN (SELECT number FROM document_groups WHERE name IN ({marks})) "
-            "ORDER BY document_id LIMIT ?",
-            [after or "", *groups, limit],
+            "SELECT document_id, version, collection, source, title, format, language, groups, label, metadata, chunk_count, "  # noqa: S608 - only question marks
+            f"number FROM documents WHERE document_id > ? AND {_shown_to(groups)} ORDER BY document_id LIMIT ?",
+            [after or "", *groups, _hidden(over, groups), limit],
         )
-        return [_summary(row) for row in rows]
+        return [_overlaid(_summary(row[:-1]), row[-1], over) for row in rows]
 
     def labels(self, document_ids: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
         """Today's labels of those of some documents that any of `groups` may see; the others are left out."""
+        over = self.overlaid()
         wanted = list(dict.fromkeys(document_ids))
         rows = self._rows(
-            f"SELECT document_id, label FROM documents WHERE document_id IN ({', '.join('?' * len(wanted))}) "  # noqa: S608 - only question marks
-            f"AND number IN (SELECT number FROM document_groups WHERE name IN ({', '.join('?' * len(groups))}))",
-            [*wanted, *groups],
+            f"SELECT document_id, label, number FROM documents WHERE document_id IN ({', '.join('?' * len(wanted))}) "  # noqa: S608 - only question marks
+            f"AND {_shown_to(groups)}",
+            [*wanted, *groups, _hidden(over, groups)],
         )
-        return dict(rows)
+        return {document_id: over.label_of(number, label) for document_id, label, number in rows}
 
     def present(self, document_ids: Sequence[str]) -> set[str]:
         """Those of some documents that stand here, whoever may see them."""
@@ -371,8 +493,9 @@ class Store:
         return found
 
     def labels_in_use(self) -> list[str]:
-        """The labels that stand on any document, whoever may see it."""
-        return [label for (label,) in self._rows("SELECT DISTINCT label FROM documents", [])]
+        """The labels that stand on any document, whoever may see it, also on one that was deleted since."""
+        stored = [label for (label,) in self._rows("SELECT DISTINCT label FROM documents", [])]
+        return sorted({*stored, *self.overlaid().labels.values()})
 
     def groups(self) -> list[str]:
         """The groups that may see any document."""
@@ -447,15 +570,29 @@ class Store:
                 yield f"chunk {passage.chunk_id} has other groups or another label than its document"
 
 
-def _passage(row: Row) -> Passage:
+def _shown_to(groups: Sequence[str]) -> str:
+    return SHOWN_TO.format(", ".join("?" * len(groups)))
+
+
+def _hidden(over: Overlaid, groups: Sequence[str]) -> str:
+    return json.dumps(over.hidden_from(groups))
+
+
+def _overlaid(found: Described, number: int, over: Overlaid) -> Described:
+    if number not in over.groups and number not in over.labels:
+        return found
+    return replace(found, groups=over.groups_of(number, found.groups), label=over.label_of(number, found.label))
+
+
+def _passage(row: Row, over: Overlaid) -> Passage:
     (
         ordinal, chunk_id, document_id, version, title, source, collection, text, heading, page, start, end, label, groups,
-        language,
+        language, number,
     ) = row  # fmt: skip
     return Passage(
         ordinal=ordinal, chunk_id=chunk_id, document_id=document_id, version=version, title=title, source=source,
-        collection=collection, text=text, heading=tuple(json.loads(heading)), page=page, start=start, end=end, label=label,
-        groups=tuple(json.loads(groups)), language=language,
+        collection=collection, text=text, heading=tuple(json.loads(heading)), page=page, start=start, end=end,
+        label=over.label_of(number, label), groups=over.groups_of(number, json.loads(groups)), language=language,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from app.settings import ConversationSettings
 from app.state.messages import StoredMessage
 from app.state.state import State
 from corpus.errors import ArchivistError, ConfigError
+from corpus.overlay import NAME, Overlay
 from corpus.published import current_id
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, open_snapshot
@@ -68,7 +69,9 @@ def draw(data_dir: Path, owner: str, sides: Sequence[Side], since: datetime | No
     state = State(path)
     try:
         with ExitStack() as opened:
-            snapshots = [(_opened(data_dir, side, opened), side.groups) for side in sides]
+            overlay = Overlay(data_dir / NAME)
+            opened.callback(overlay.close)
+            snapshots = [(_opened(data_dir, side, opened, overlay), side.groups) for side in sides]
             found = list(_questions(state, owner, snapshots, since, limit))
     finally:
         state.close()
@@ -87,8 +90,8 @@ def as_then(metric: Metric) -> Metric:
     return replace(metric, title=title.format(k=depth), means=means.format(k=depth), better="neither")
 
 
-def _opened(data_dir: Path, side: Side, opened: ExitStack) -> OpenSnapshot:
-    snapshot = open_snapshot(data_dir, side.snapshot or current_id(data_dir), SearchSettings())
+def _opened(data_dir: Path, side: Side, opened: ExitStack, overlay: Overlay) -> OpenSnapshot:
+    snapshot = open_snapshot(data_dir, side.snapshot or current_id(data_dir), SearchSettings(), overlay)
     opened.callback(snapshot.close)
     return snapshot
 

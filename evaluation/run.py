@@ -21,6 +21,7 @@ from app.state.state import State
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ArchivistError, BackendError, EgressRefused, Overloaded
 from corpus.language import language_of_question
+from corpus.overlay import NAME, Overlay
 from corpus.published import current_id, point_to
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Hit
@@ -99,7 +100,8 @@ async def opened(settings: ServiceSettings, embedder: Embedder, snapshot: str | 
         (view / "snapshots" / wanted).symlink_to(data_dir / "snapshots" / wanted)
         point_to(view, wanted)
         settings = settings.model_copy(update={"data_dir": view})
-        services = Services(settings, Process(settings, embedder, State(data_dir / "service.db")))
+        overlay = Overlay(data_dir / NAME, settings.labels)
+        services = Services(settings, Process(settings, embedder, State(data_dir / "service.db"), overlay))
         try:
             await services.start()
             yield services

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from corpus.errors import DocumentError
 from corpus.formats import format_of
-from corpus.store import Failure
+from corpus.store import MOVED_FROM, Failure
 from corpus.types import Document, document_id_of, version_of
 from ingest.described import language_of, metadata_of, title_of
 from ingest.labels import access_of_row, narrowed
@@ -15,9 +15,6 @@ from ingest.readers.extract import Extract
 from ingest.scan import Found
 from ingest.settings import JobSettings
 from ingest.sources.folder import SourceFile
-
-MOVED_FROM = "moved_from"
-"""Metadata of a document: the ids by which it was known before its file was moved, separated by spaces."""
 
 MOVES_TOLD = 1000
 """Moves that a report lists; their number is always told."""

@@ -26,10 +26,10 @@ from corpus.lock import locked
 from corpus.manifest import EmbedderStamp
 from corpus.published import MODELS, current_id, point_to, purge, refuse_while_held, remove_litter
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
-from corpus.store import Failure, FileRecord
+from corpus.store import MOVED_FROM, Failure, FileRecord
 from corpus.types import Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
-from ingest.documents import MOVED_FROM, document_of, failure_of, in_order, key_of, moves_told, where_of
+from ingest.documents import document_of, failure_of, in_order, key_of, moves_told, where_of
 from ingest.embedding import Embedding, Item
 from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs_search, shown
 from ingest.guard import removals, vanished
@@ -383,7 +383,7 @@ class _Run:
         if self.parent is None or before is None:
             return document
         earlier = document_id_of(before.collection, key_of(before.path, found))
-        ids = self.parent.store.metadata(earlier).get(MOVED_FROM, "").split()
+        ids = [each.document_id for each in self.parent.store.former_ids(earlier)]
         if earlier != document.document_id:
             ids = [earlier, *ids]
             self.moved_from.add(earlier)

@@ -14,7 +14,7 @@ from app.reload import Reloader
 from app.routes.shared import CallerOf, ServicesOf, problems
 from app.schemas import Ready
 from app.services import Services
-from corpus.errors import EmbedderMismatch, SnapshotError, StateError, Unauthorized
+from corpus.errors import EmbedderMismatch, OverlayError, SnapshotError, StateError, Unauthorized
 
 READY_WITHIN_S = 1.5
 
@@ -24,6 +24,7 @@ ADVICE = {
     "embedder_mismatch": "documents and configuration name different embedding models; run `archivist ingest`",
     "previous_snapshot": "the newest snapshot cannot be opened, an older one is served; run `archivist ingest`",
     "state_unavailable": "conversations cannot be written; look at service.db in data_dir: its disk, its permissions",
+    "overlay_unavailable": "what was deleted or withdrawn cannot be read, so nothing is shown; look at overlay.db in data_dir",
     "llm_down": "the default LLM provider's last call failed, or its key or file is missing; until it works, the next provider "
     "in llm.fallbacks answers, or quoted sentences do; look at its server, its key and its address",
     "config_refused": "the changed configuration cannot be used, the old one serves on; run `archivist config check`",
@@ -95,6 +96,10 @@ def _look(services: Services) -> tuple[bool, list[str], dict[str, str | int] | N
         if not codes:
             codes.append("no_snapshot")
         _log.warning("no snapshot can be served", action="not_ready", **error_fields(error))
+    except OverlayError as error:
+        fatal = True
+        codes.append("overlay_unavailable")
+        _log.error("deletions and overrides cannot be read", action="not_ready", **error_fields(error))
     try:
         services.state.check()
     except StateError as error:
@@ -116,6 +121,6 @@ def _exposition(services: Services) -> bytes:
     try:
         with services.snapshots.lease() as opened:
             services.metrics.show_snapshot(*opened.store.counts(), opened.created_at)
-    except (SnapshotError, EmbedderMismatch):
+    except (SnapshotError, EmbedderMismatch, OverlayError):
         services.metrics.show_no_snapshot()
     return services.metrics.text()

@@ -38,7 +38,7 @@ def build(tmp_path: Path) -> Build:
         folder = tmp_path / f"lexical-{len(list(tmp_path.iterdir()))}"
         writer = LexicalWriter(folder, {field_of(language) for _, language, _, _ in texts})
         for ordinal, (text, language, groups, facets) in enumerate(texts):
-            writer.add(ordinal, text, language, groups, facets)
+            writer.add(ordinal, ordinal, text, language, groups, facets)
         writer.close()
         return LexicalIndex(folder)
 

@@ -98,7 +98,7 @@ def _lexical(folder: Path, groups: list[str], *, double: bool) -> None:
     shutil.rmtree(folder / "lexical")
     writer = LexicalWriter(folder / "lexical", [])
     for ordinal in range(size):
-        writer.add(0 if double and ordinal == 1 else ordinal, "words", "en", groups, {})
+        writer.add(0 if double and ordinal == 1 else ordinal, 0, "words", "en", groups, {})
     writer.close()
 
 
