@@ -127,7 +127,7 @@ _STATED: dict[int, tuple[str, str, str]] = {
     504: ("backend-timeout", "LLM too slow", "the LLM provider took too long; is it overloaded or still loading?"),
 }
 
-_ALWAYS = (400, 401, 403, 405, 413, 421, 500)
+_ALWAYS = (400, 401, 405, 413, 421, 500)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -248,7 +248,7 @@ async def test_a_damaged_database_is_a_clear_503(client: ServiceClient, site: Pa
     [{"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}],
 )
 async def test_a_page_of_another_site_changes_nothing(client: ServiceClient, headers: dict[str, str]) -> None:
-    """Without a key this machine's browser would be trusted: what a foreign page sends is 403, for every method that changes."""
+    """Without a key this machine's browsers are trusted, so what a foreign page sends is 403 for every method that changes."""
     for method, path in (("POST", "/v1/ask"), ("DELETE", "/v1/conversations/x"), ("POST", "/v1/nowhere"), ("PUT", "/")):
         refused = await client.request(method, path, headers={**JSON, **headers}, content=b"{}")
         assert (refused.status_code, refused.json()["type"]) == (403, "urn:archivist:problem:forbidden"), path
