@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from app.answering.types import Answer
 from app.llm.backend import Usage
 from app.llm.settings import FIXED
-from app.runs import Overview
+from app.runs import AT_WORK, Overview
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -259,7 +259,8 @@ class Metrics:
         last = overview.last or {}
         for status in statuses:
             self._runs.labels(status).set(overview.by_status.get(status, 0))
-            self._last_run.labels(status).set(last.get("status") == status)
+            if status not in AT_WORK:
+                self._last_run.labels(status).set(last.get("status") == status)
         self._last_run_ended.set(_known(overview.ended_at))
         self._last_run_seconds.set(_known(last.get("took_s")))
         self._last_run_failures.set(last.get("failures", 0))
