@@ -15,6 +15,7 @@ import structlog
 
 from app.answering.given import GivenAnswers
 from app.answering.rerank import Rerankers
+from app.embedders import Embedders
 from app.llm.budgets import Spending
 from app.metrics import Metrics
 from app.settings import ServiceSettings
@@ -22,6 +23,7 @@ from app.snapshots import SnapshotHolder
 from app.state.state import State
 from corpus.embedders.embedder import Embedder
 from corpus.overlay import Overlay
+from corpus.published import MODELS
 from corpus.rerankers.reranker import open_reranker
 from corpus.types import Vectors
 
@@ -34,13 +36,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Process:
-    """The model, the databases, the snapshot in service, the threads, and what was counted."""
+    """The databases, the snapshot in service with its model, the threads, and what was counted."""
 
-    def __init__(self, settings: ServiceSettings, embedder: Embedder, state: State, overlay: Overlay) -> None:
-        self.embedder, self.state, self.overlay = embedder, state, overlay
+    def __init__(self, settings: ServiceSettings, embedder: Embedder | None, state: State, overlay: Overlay) -> None:
+        """`embedder` is one that is loaded already, for the snapshots whose vectors are its own."""
+        self.state, self.overlay = state, overlay
         self.started_at = time.time()
         self.metrics = Metrics()
-        self.snapshots = SnapshotHolder(settings.data_dir, settings.search, embedder.fingerprint, embedder.model, overlay)
+        self.embedders = Embedders(settings.data_dir / MODELS, settings.embedder, embedder)
+        self.snapshots = SnapshotHolder(settings.data_dir, settings.search, self.embedders, overlay)
         self.given = GivenAnswers()
         self.spending = Spending(state.spending_of(datetime.now(UTC).date()))
         self._threads = ThreadPoolExecutor(COMPUTE_THREADS, thread_name_prefix="compute")
@@ -55,17 +59,16 @@ class Process:
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, function, *values))
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of questions or sentences. Shapes: (len(texts), dimension)."""
-        return await self.run_model(self.embedder.embed_queries, texts)
+    async def embed(self, embedder: Embedder, texts: Sequence[str]) -> Vectors:
+        """Vectors of questions or sentences, by the embedder of a lease. Shapes: (len(texts), dimension)."""
+        return await self.run_model(embedder.embed_queries, texts)
 
     async def run_model(self, function: Callable[..., T], *values: object) -> T:
         """Run a forward pass off the event loop, when those that came before are done."""
         return await asyncio.get_running_loop().run_in_executor(self._embedding, partial(function, *values))
 
     async def start(self) -> None:
-        """Open the snapshot and begin to watch for the next one."""
-        await self.embed(["ready"])
+        """Open the snapshot and its model, and begin to watch for the next one."""
         await self.compute(self.snapshots.refresh)
         self._watcher = asyncio.create_task(self._watch())
 

@@ -8,10 +8,9 @@ from app.llm.gateway import Gateway
 from app.process import Process
 from app.settings import ServiceSettings
 from app.state.state import State
-from corpus.embedders.embedder import Embedder, open_embedder
+from corpus.embedders.embedder import Embedder
 from corpus.errors import ConfigError
 from corpus.overlay import NAME, Overlay
-from corpus.published import MODELS, graph_of_current
 from corpus.rerankers.reranker import check_reranker
 
 
@@ -21,8 +20,7 @@ class Services:
     def __init__(self, settings: ServiceSettings, process: Process, previous: Services | None = None) -> None:
         """`previous` is what the same process worked with until now. Raises: ConfigError; then nothing has changed."""
         self.settings, self.process = settings, process
-        self.embedder, self.state, self.snapshots = process.embedder, process.state, process.snapshots
-        self.overlay = process.overlay
+        self.state, self.snapshots, self.overlay = process.state, process.snapshots, process.overlay
         self.metrics, self.given, self.started_at = process.metrics, process.given, process.started_at
         self.compute, self.embed = process.compute, process.embed
         if settings.search.reranker:
@@ -36,6 +34,8 @@ class Services:
             process.metrics,
             previous.gateway if previous is not None else None,
         )
+        # For the models of the snapshots to come.
+        process.embedders.configured = settings.embedder
         process.overlay.use(settings.labels)
 
     async def start(self) -> None:
@@ -49,21 +49,15 @@ class Services:
         await self.process.close()
 
 
-def compose(settings: ServiceSettings, embedder: Embedder) -> Services:
-    """Everything but the embedder from the settings. Raises: ConfigError, StateError, OverlayError."""
+def build_services(settings: ServiceSettings, embedder: Embedder | None = None) -> Services:
+    """Everything from the settings. Questions are embedded by the model of the snapshot that is served.
+
+    `embedder` is one that is loaded already, for the snapshots whose vectors are its own.
+    Raises: ConfigError, StateError, OverlayError.
+    """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"data_dir {str(settings.data_dir)!r} cannot be made: {error.strerror}; name another") from error
     overlay = Overlay(settings.data_dir / NAME, settings.labels)
     return Services(settings, Process(settings, embedder, State(settings.data_dir / "service.db"), overlay))
-
-
-def build_services(settings: ServiceSettings) -> Services:
-    """Everything from the settings. Questions are embedded by the graph that the snapshot names, where there is one.
-
-    Raises: ConfigError, EmbedderError, StateError, OverlayError.
-    """
-    models, graph = settings.data_dir / MODELS, graph_of_current(settings.data_dir)
-    threads = settings.embedder.query_threads
-    return compose(settings, open_embedder(settings.embedder, models=models, graph=graph, threads=threads))

@@ -111,7 +111,7 @@ class ConversationSettings(Settings):
     )
 
 
-LIVE = ("labels", "search", "history", "prompt", "answer", "llm")
+LIVE = ("labels", "embedder", "search", "history", "prompt", "answer", "llm")
 """Sections that take effect without a restart."""
 
 

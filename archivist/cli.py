@@ -26,7 +26,7 @@ from archivist.evaluate import evaluate_app
 from archivist.fake_llm import fake_llm
 from archivist.runs import runs_app
 from archivist.settings import Settings, find_config, load_settings
-from archivist.upkeep import purge_snapshots, verify_snapshot
+from archivist.snapshots import snapshots_app
 from corpus.errors import ArchivistError, ConfigError, LockHeld, RunRefused
 from ingest.settings import JobSettings
 
@@ -39,7 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
-snapshots_app = typer.Typer(help="Look at what was published.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(snapshots_app, name="snapshots")
 app.add_typer(runs_app, name="runs")
@@ -253,7 +252,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find passages without a running service."""
-    from corpus.embedders.embedder import open_embedder
+    from corpus.embedders.stamped import open_stamped
     from corpus.overlay import NAME, Overlay
     from corpus.published import MODELS
     from corpus.search import Query, Scope
@@ -264,9 +263,8 @@ def search(
     overlay = Overlay(settings.data_dir / NAME, settings.labels)
     snapshot, _ = open_current(settings.data_dir, settings.search, overlay)
     try:
-        graph, threads = snapshot.manifest.embedder.graph, settings.embedder.query_threads
-        embedder = open_embedder(settings.embedder, models=settings.data_dir / MODELS, graph=graph, threads=threads)
-        snapshot.require(embedder.fingerprint, embedder.model)
+        models, threads = settings.data_dir / MODELS, settings.embedder.query_threads
+        embedder = open_stamped(snapshot.manifest.embedder, settings.embedder, models=models, threads=threads)
         vector = embedder.embed_queries([query])[0]
         hits = snapshot.search.search([Query(query, vector)], Scope(settings.server.groups), top_k)
     finally:
@@ -327,28 +325,6 @@ def bench(
         _print(report.shown_misses())
     if strict and not report.reached:
         raise typer.Exit(EXIT_FAILED)
-
-
-@snapshots_app.command("list")
-def list_snapshots(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """The published snapshots, oldest first; the one being served is marked."""
-    from corpus.manifest import read_manifest
-    from corpus.published import current_id, snapshot_ids
-
-    data_dir = _settings(config, data).data_dir
-    current = current_id(data_dir)
-    manifests = [read_manifest(data_dir / "snapshots" / name) for name in snapshot_ids(data_dir)]
-    if as_json:
-        _print_json([{**asdict(manifest), "current": manifest.id == current} for manifest in manifests])
-        return
-    for manifest in manifests:
-        mark = "*" if manifest.id == current else " "
-        counts = f"{manifest.documents} documents  {manifest.chunks} chunks"
-        _print(f"{mark} {manifest.id}  {manifest.created_at}  {counts}  {manifest.embedder.model}")
-
-
-snapshots_app.command("verify")(verify_snapshot)
-snapshots_app.command("purge")(purge_snapshots)
 
 
 @config_app.command("show")

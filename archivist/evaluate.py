@@ -224,7 +224,7 @@ class _Asking:
         settings = side.settings.service()
         if self.data_set is not None:
             settings = settings.model_copy(update={"data_dir": self._ingested(side.settings)})
-        embedder = _embedder(settings)
+        embedder = _embedder(settings, side.snapshot)
 
         async def asked() -> Run:
             async with opened(settings, embedder, side.snapshot) as services:
@@ -336,15 +336,27 @@ def _load(file: Path, data: Path | None) -> Settings:
 _loaded: dict[str, Embedder] = {}
 
 
-def _embedder(settings: ServiceSettings) -> Embedder:
-    """The model, loaded once for both sides of a comparison that use the same."""
-    from corpus.embedders.embedder import open_embedder
-    from corpus.published import MODELS
+def _embedder(settings: ServiceSettings, snapshot: str | None = None) -> Embedder:
+    """The model of a snapshot, loaded once for both sides of a comparison that use the same.
 
-    key = f"{settings.data_dir} {settings.embedder.model_dump_json()}"
+    Without a snapshot it is the configuration that is measured. Raises: EmbedderMismatch where that one names another model.
+    """
+    from corpus.embedders.stamped import names_another, open_stamped
+    from corpus.errors import EmbedderMismatch
+    from corpus.manifest import read_manifest
+    from corpus.published import MODELS, current_id
+
+    name = snapshot or current_id(settings.data_dir)
+    stamp = read_manifest(settings.data_dir / "snapshots" / name).embedder
+    if snapshot is None and names_another(stamp, settings.embedder):
+        raise EmbedderMismatch(
+            f"snapshot {name!r} holds vectors of {stamp.model!r}, the configuration names {settings.embedder.model!r}, or the "
+            "same used in another way; run `archivist ingest` first, or set embedder back"
+        )
+    key = f"{settings.data_dir.resolve()} {stamp.fingerprint} {stamp.graph} {settings.embedder.model_dump_json()}"
     if key not in _loaded:
-        threads = settings.embedder.query_threads
-        _loaded[key] = open_embedder(settings.embedder, models=settings.data_dir / MODELS, threads=threads)
+        models, threads = settings.data_dir / MODELS, settings.embedder.query_threads
+        _loaded[key] = open_stamped(stamp, settings.embedder, models=models, threads=threads)
     return _loaded[key]
 
 

@@ -58,8 +58,6 @@ def fit_answerability(
 
 
 def _rows(golden: Path, config: Path | None, data: Path | None, limit: int | None) -> list[Row]:
-    from corpus.embedders.embedder import open_embedder
-    from corpus.published import MODELS
     from evaluation.answerability import measure
     from evaluation.beir import ingest, read_data_set
     from evaluation.golden import read_golden
@@ -80,10 +78,9 @@ def _rows(golden: Path, config: Path | None, data: Path | None, limit: int | Non
             golden.stem,
         )
         service = settings.service()
-    embedder = open_embedder(service.embedder, models=service.data_dir / MODELS, threads=service.embedder.query_threads)
 
     async def measured() -> list[Row]:
-        async with opened(service, embedder) as services:
+        async with opened(service) as services:
             return await measure(services, questions[:limit], name)
 
     return asyncio.run(measured())

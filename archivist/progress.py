@@ -79,6 +79,8 @@ def summary(report: Report) -> str:
         lines.append(
             f"Nothing changed: {report.kept} files, {report.documents} documents in {report.snapshot}. Nothing was embedded."
         )
+    if report.withheld:
+        lines.append(f"{report.withheld} documents of the sources are withheld: deleted, or given to nobody any more.")
     lines += [f"Note: {note}." for note in report.notes]
     if report.failures:
         stale = f" ({report.stale} of them pages that stand as an earlier run fetched them)" if report.stale else ""
@@ -96,6 +98,10 @@ def plan_summary(preview: Preview) -> str:
     lines = [f"{against}; nothing was written."]
     if preview.remake:
         lines.append("Model or chunking differ from the snapshot's: every file is read and embedded again.")
+    if preview.overridden:
+        lines.append(
+            f"Deleted, revoked or relabelled since, or that undone: {preview.overridden} documents; their files change."
+        )
     names = {"added": todo.added, "changed": todo.changed, "removed": todo.removed}
     for name, files in names.items():
         lines.append(_counted(name, files))

@@ -185,8 +185,9 @@ def as_markdown() -> str:
         "An unknown key is an error. Paths are taken from the folder the command runs in.",
         "",
         "A running service watches the file. "
-        f"{_listed([f'`{name}`' for name in LIVE])} take effect with the next request; the environment and the flags stay "
-        "those of the start. A changed file that cannot be used changes nothing. `archivist config check` says whether it "
+        f"{_listed([f'`{name}`' for name in LIVE if name != 'embedder'])} take effect with the next request, `embedder` with "
+        "the next snapshot; the environment and the flags stay those of the start. A changed file that cannot be used changes "
+        "nothing. `archivist config check` says whether it "
         "can, and with `--call` whether each provider answers.",
     ]
     for name, field, section in _sections(Settings):

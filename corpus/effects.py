@@ -101,6 +101,10 @@ class Effects:
                 found += (entry for entry in self._entries.get(later.document_id, ()) if entry.seen_in > later.until)
         return self._sum(found)
 
+    def former_ids(self, document_id: str) -> tuple[Former, ...]:
+        """What was noted of the ids that a document had before, the last one first."""
+        return tuple(sorted(self._former.get(document_id, ()), key=lambda each: (-each.until, each.document_id)))
+
     def label(self, stored: str, effect: Effect) -> str:
         """The label that holds: the higher of what a document was given and what was decided."""
         return stored if effect.label is None else self.labels.highest([stored, effect.label])

@@ -16,13 +16,17 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class EmbedderStamp:
-    """Which model's vectors a snapshot holds, what made them, and the exported graph that embeds questions for it, if any."""
+    """Which model's vectors a snapshot holds, what made them, and the exported graph that embeds questions for it, if any.
+
+    `settings` is what the vectors depend on besides the model (see embedders/stamped.py); None in those of earlier versions.
+    """
 
     model: str
     fingerprint: str
     dimension: int
     engine: str = "sentence-transformers"
     graph: str | None = None
+    settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

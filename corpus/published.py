@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from corpus.disk import sync, writing
-from corpus.embedders.graph import remove_graphs, remove_unfinished
+from corpus.embedders.graph import graphs, remove_graphs, remove_unfinished
 from corpus.errors import NoSnapshot, RunRefused, SnapshotDamaged, SnapshotError
 from corpus.manifest import read_manifest
 
@@ -157,14 +158,14 @@ def refuse_while_held(data_dir: Path) -> None:
         )
 
 
-def purge(data_dir: Path, keep: int) -> list[str]:
-    """Remove all but the newest `keep` snapshots; what a killed run left, too.
+def purge(data_dir: Path, keep: int, days: float | None = None) -> list[str]:
+    """Remove all but the newest `keep` snapshots, and of those the ones that were replaced more than `days` ago.
 
     The current one stays, the one that is held, and what is in use. The caller holds the job's lock.
     """
     folder = data_dir / "snapshots"
     removed = []
-    for name in snapshot_ids(data_dir)[:-keep]:
+    for name in expired(data_dir, keep, days):
         # Asked anew each time: an older one may have been activated meanwhile.
         with pointing(data_dir):
             if name not in (current_id(data_dir), held(data_dir)) and _remove_unused(folder / name):
@@ -173,12 +174,18 @@ def purge(data_dir: Path, keep: int) -> list[str]:
     return removed
 
 
-def graph_of_current(data_dir: Path) -> str | None:
-    """The exported model that the current snapshot names; None where there is neither."""
-    try:
-        return read_manifest(data_dir / "snapshots" / current_id(data_dir)).embedder.graph
-    except SnapshotError:
-        return None
+def expired(data_dir: Path, keep: int, days: float | None = None) -> list[str]:
+    """What count and age of retention name, oldest first. A snapshot's age counts from when the next one was made."""
+    names = snapshot_ids(data_dir)
+    gone = set(names[:-keep])
+    if days is not None:
+        oldest = datetime.now(UTC) - timedelta(days=days)
+        for name, successor in pairwise(names):
+            # Of one whose age cannot be read, only the count decides.
+            with suppress(SnapshotDamaged, ValueError):
+                if datetime.fromisoformat(read_manifest(data_dir / "snapshots" / successor).created_at) < oldest:
+                    gone.add(name)
+    return [name for name in names if name in gone]
 
 
 def remove_litter(data_dir: Path) -> None:
@@ -198,7 +205,11 @@ def _remove_unnamed_graphs(data_dir: Path) -> None:
         manifests = [read_manifest(data_dir / "snapshots" / name) for name in snapshot_ids(data_dir)]
     except SnapshotDamaged:
         return
-    remove_graphs(data_dir / MODELS, {manifest.embedder.graph for manifest in manifests})
+    named = {manifest.embedder.graph for manifest in manifests}
+    whole = {graph.graph_id: graph for graph in graphs(data_dir / MODELS) if graph.is_whole}
+    # Where the one that is named is gone or damaged, another one gives the same vectors.
+    wanting = {manifest.embedder.fingerprint for manifest in manifests if manifest.embedder.graph not in whole}
+    remove_graphs(data_dir / MODELS, named | {name for name, graph in whole.items() if graph.about.fingerprint in wanting})
 
 
 def _remove_unused(folder: Path) -> bool:

@@ -133,6 +133,9 @@ class SearchSettings(Settings):
 
 
 class RetentionSettings(Settings):
-    """How many old snapshots stay on disk."""
+    """Which old snapshots stay on disk. The current one always does, the one that is held, and what is in use."""
 
-    snapshots: int = Field(default=3, ge=1, description="Snapshots kept, the current one included.")
+    snapshots: int = Field(default=3, ge=1, description="Snapshots kept, at most, the current one included.")
+    days: float | None = Field(
+        default=None, gt=0, description="Days after which one goes that was replaced by a newer one; empty = at any age."
+    )

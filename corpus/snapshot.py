@@ -22,7 +22,7 @@ from corpus.dense import DenseIndex, DenseWriter
 from corpus.disk import sync, writing
 from corpus.effects import EffectRecord, Former, Seen
 from corpus.embedders.weights import file_sha256
-from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, NotFound, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
 from corpus.overlay import Overlay
@@ -202,14 +202,6 @@ class OpenSnapshot:
     def seen(self, document_id: str) -> Seen:
         """What an entry of the overlay should know of a document: that it was seen here, and how it was called before."""
         return Seen(number_of(self.id), self.store.former_ids(document_id))
-
-    def require(self, fingerprint: str, model: str) -> None:
-        """Raises: EmbedderMismatch where the snapshot's vectors are not those of this model."""
-        if self.manifest.embedder.fingerprint != fingerprint:
-            raise EmbedderMismatch(
-                f"snapshot {self.id!r} holds vectors of {self.manifest.embedder.model!r}, the configuration names {model!r} "
-                "(or its settings changed); run `archivist ingest`, or set embedder back"
-            )
 
     def close(self) -> None:
         """Close the files and let the snapshot go."""

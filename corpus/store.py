@@ -63,9 +63,6 @@ PASSAGE_COLUMNS = """
 PASSAGE_TABLES = "FROM chunks c JOIN documents d USING (number)"
 DOCUMENT_COLUMNS = "document_id, version, collection, source, title, text, sections, format, language, groups, label, metadata"
 LONGEST_FACET = 200
-MOVED_FROM = "moved_from"
-"""Metadata of a document: the ids by which it was known before its file was moved, the last one first, by spaces."""
-
 SHOWN_TO = (
     "number IN (SELECT number FROM document_groups WHERE name IN ({})) AND number NOT IN (SELECT value FROM json_each(?))"
 )
@@ -429,10 +426,10 @@ class Store:
         return [EffectRecord(id_, collection, path, effect, bool(withheld)) for id_, collection, path, effect, withheld in rows]
 
     def places(self, effects: Effects) -> list[tuple[Place, Effect]]:
-        """Where the documents stand of which something is decided, and what. For the job only."""
+        """Where the documents stand of which something is decided, and what, were they ingested now. For the job only."""
         found = []
         for number, document_id, _, groups in self._touched(effects.named):
-            effect = effects.effect(document_id, self._former_ids(number), self._number)
+            effect = effects.effect(document_id, self._former_ids(number))
             if effect != NOTHING:
                 ((collection, path, chunks),) = self._rows(
                     "SELECT collection, path, chunk_count FROM documents WHERE number = ?", [number]
@@ -471,6 +468,17 @@ class Store:
             [after or "", *groups, _hidden(over, groups), limit],
         )
         return [_overlaid(_summary(row[:-1]), row[-1], over) for row in rows]
+
+    def summaries(self) -> Iterator[DocumentSummary]:
+        """All documents, ordered by id, whoever may see them. Not for answering a caller."""
+        after = ""
+        while rows := self._rows(
+            "SELECT document_id, version, collection, source, title, format, language, groups, label, metadata, chunk_count "
+            "FROM documents WHERE document_id > ? ORDER BY document_id LIMIT 1000",
+            [after],
+        ):
+            yield from map(_summary, rows)
+            after = rows[-1][0]
 
     def labels(self, document_ids: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
         """Today's labels of those of some documents that any of `groups` may see; the others are left out."""

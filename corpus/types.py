@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant"]
 
+MOVED_FROM = "moved_from"
+"""Metadata of a document: the ids by which it was known before its file was moved, separated by spaces."""
+
 Vectors = NDArray[np.float32]
 """Shapes: (n, dimension) float32, rows of unit length."""
 

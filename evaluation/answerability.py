@@ -18,9 +18,9 @@ from app.answering.signals import DEPTH, signals
 from app.answering.types import Signals
 from app.services import Services
 from app.settings import AnswerabilityWeights
+from app.snapshots import Leased
 from corpus.errors import ArchivistError
 from corpus.search import Scope
-from corpus.snapshot import OpenSnapshot
 from corpus.types import Hit
 from evaluation.golden import Question
 from evaluation.intervals import Interval, clusters_of, statistic_interval
@@ -87,24 +87,24 @@ async def measure(
     Raises: NoSnapshot and its kin.
     """
     rows: list[Row] = []
-    with services.snapshots.lease() as snapshot:
+    with services.snapshots.lease() as leased:
         for number, question in enumerate(questions, start=1):
-            rows += await _measure_one(services, snapshot, question, collection)
+            rows += await _measure_one(services, leased, question, collection)
             tell(number)
     return rows
 
 
-async def _measure_one(services: Services, snapshot: OpenSnapshot, question: Question, name: str) -> list[Row]:
+async def _measure_one(services: Services, leased: Leased, question: Question, name: str) -> list[Row]:
     scope = Scope(question.groups or services.settings.server.groups)
     history = services.settings.history
     standalone = understand(question.question, question.history, history.turns if history.strategy != "last_turn" else 0)
-    hits = await find(services, snapshot, scope, standalone, DEPTH + len(question.gold), {})
+    hits = await find(services, leased, scope, standalone, DEPTH + len(question.gold), {})
     others = tuple(h for h in hits if not {h.passage.document_id, h.passage.source} & question.gold.keys())
-    held = held_codes(snapshot, scope, question.question)
+    held = held_codes(leased.snapshot, scope, question.question)
 
     def row(found: Sequence[Hit], expects: bool | None, *, hidden: bool) -> Row:
         passages = tuple(hit.passage for hit in found[:PASSAGES])
-        weights = rarity(snapshot, scope, standalone.question, passages)
+        weights = rarity(leased.snapshot, scope, standalone.question, passages)
         measured = signals(question.question, standalone.question, found[:DEPTH], passages, weights, () if hidden else held)
         where = f"{name}/{question.collection}" if question.collection else name
         return Row(where, f"{name}/{question.cluster}", measured, expects, hidden)

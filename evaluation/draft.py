@@ -76,11 +76,11 @@ async def draft(services: Services, count: int, *, provider: str | None, seed: i
     services.gateway.check(provider)
     llm = services.settings.llm
     by_llm = any(name in llm.providers for name in ([provider] if provider is not None else llm.chain))
-    with services.snapshots.lease() as snapshot:
+    with services.snapshots.lease() as leased:
         asker = Asker(OWNER, provider)
         number = 0
         try:
-            for passage in draw(snapshot, services.settings.server.groups, random.Random(seed)):  # noqa: S311 - a sample
+            for passage in draw(leased.snapshot, services.settings.server.groups, random.Random(seed)):  # noqa: S311 - a sample
                 written, problem = await _written(services, passage, asker) if by_llm else (None, "")
                 found = written or of_headings(passage)
                 if found is None:

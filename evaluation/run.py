@@ -22,7 +22,7 @@ from corpus.embedders.embedder import Embedder
 from corpus.errors import ArchivistError, BackendError, EgressRefused, Overloaded
 from corpus.language import language_of_question
 from corpus.overlay import NAME, Overlay
-from corpus.published import current_id, point_to
+from corpus.published import MODELS, current_id, point_to
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Hit
 from evaluation.golden import Question
@@ -86,9 +86,12 @@ class Run:
 
 
 @asynccontextmanager
-async def opened(settings: ServiceSettings, embedder: Embedder, snapshot: str | None = None) -> AsyncIterator[Services]:
+async def opened(
+    settings: ServiceSettings, embedder: Embedder | None = None, snapshot: str | None = None
+) -> AsyncIterator[Services]:
     """The service's parts over one snapshot, the current one if none is named, whatever is published meanwhile.
 
+    Questions are embedded by the snapshot's own model; `embedder`, which is loaded already, is used where it is that.
     What is spent counts against the budgets of the data folder. Raises: NoSnapshot, SnapshotDamaged, StateError.
     """
     data_dir = settings.data_dir.resolve()
@@ -98,6 +101,7 @@ async def opened(settings: ServiceSettings, embedder: Embedder, snapshot: str | 
         view = Path(folder)
         (view / "snapshots").mkdir()
         (view / "snapshots" / wanted).symlink_to(data_dir / "snapshots" / wanted)
+        (view / MODELS).symlink_to(data_dir / MODELS)
         point_to(view, wanted)
         settings = settings.model_copy(update={"data_dir": view})
         overlay = Overlay(data_dir / NAME, settings.labels)
@@ -127,7 +131,8 @@ async def ask_all(
     """
     if answers:
         services.gateway.check(provider)
-    with services.snapshots.lease() as snapshot:
+    with services.snapshots.lease() as leased:
+        snapshot = leased.snapshot
         documents = _Documents(snapshot, {group for question in questions for group in _caller(services, question).groups})
         searched = max(SEARCHED, SEARCHED_FOR_EACH * depth)
         outcomes = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from corpus.effects import Former
 from corpus.snapshot import SnapshotWriter
 from corpus.types import Chunk, Document, Vectors
 from ingest.vectors import VectorSource
@@ -20,6 +21,7 @@ class Item:
     hashes: list[bytes]
     inputs: list[str]
     vectors: Vectors | None
+    former: tuple[Former, ...] = ()
 
 
 class Embedding:
@@ -58,4 +60,4 @@ class Embedding:
             if vectors is None:
                 vectors = fresh[position : position + len(item.chunks)]
                 position += len(item.chunks)
-            self._writer.add_document(item.path, item.document, item.chunks, item.hashes, vectors)
+            self._writer.add_document(item.path, item.document, item.chunks, item.hashes, vectors, item.former)

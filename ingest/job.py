@@ -10,24 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corpus.embedders.embedder import Embedder, Exporting, open_embedder
+from corpus.effects import Former
+from corpus.embedders.embedder import Embedder, Exporting, exported, open_embedder
 from corpus.embedders.graph import read_graph
+from corpus.embedders.stamped import values_of
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import (
     ArchivistError,
     ConfigError,
     DocumentError,
     ModelDamaged,
+    ModelNotExported,
     ModelNotFound,
     RunRefused,
     SnapshotDamaged,
 )
 from corpus.lock import locked
 from corpus.manifest import EmbedderStamp
-from corpus.published import MODELS, current_id, point_to, purge, refuse_while_held, remove_litter
+from corpus.published import MODELS, current_id, number_of, point_to, purge, refuse_while_held, remove_litter
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
-from corpus.store import MOVED_FROM, Failure, FileRecord
-from corpus.types import Document, chunk_id_of, document_id_of
+from corpus.store import Failure, FileRecord
+from corpus.types import MOVED_FROM, Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
 from ingest.documents import document_of, failure_of, in_order, key_of, moves_told, where_of
 from ingest.embedding import Embedding, Item
@@ -36,6 +39,7 @@ from ingest.guard import removals, vanished
 from ingest.isolation.pool import Readers
 from ingest.isolation.process import Disturbed
 from ingest.notify import notify
+from ingest.overridden import Overrides
 from ingest.parent import made_like_this, making, open_parent
 from ingest.plan import Plan, plan
 from ingest.readers.extract import Extract
@@ -80,10 +84,14 @@ def _run_locked(
     refuse_while_held(settings.data_dir)
     remove_litter(settings.data_dir)
     parent = open_parent(settings.data_dir)
+    overrides = None
     try:
-        job = _Run(settings, log.hearing(listener), parent, allow_removals=allow_removals, measure=measure)
+        overrides = Overrides(settings.data_dir, settings.labels, parent.store if parent is not None else None)
+        job = _Run(settings, log.hearing(listener), parent, overrides, allow_removals=allow_removals, measure=measure)
         return replace(job.run(), run=log.run_id)
     finally:
+        if overrides is not None:
+            overrides.close()
         if parent is not None:
             parent.close()
 
@@ -120,11 +128,12 @@ class _Run:
         settings: JobSettings,
         listener: Listener,
         parent: OpenSnapshot | None,
+        overrides: Overrides,
         *,
         allow_removals: bool = False,
         measure: Measure | None = None,
     ) -> None:
-        self.settings, self.listener, self.parent = settings, listener, parent
+        self.settings, self.listener, self.parent, self.overrides = settings, listener, parent, overrides
         self.allow_removals, self.measure = allow_removals, measure
         self.started = time.monotonic()
         self.embedder: Embedder | None = None
@@ -148,22 +157,27 @@ class _Run:
         self.files = [one.file for one in found]
         self.total_bytes = sum(file.size_bytes for file in self.files)
         before = list(self.parent.store.files()) if self.parent else []
-        todo = plan((one.record for one in found), before, remake=self.base is None)
+        todo = plan((one.record for one in found), before, remake=self.base is None, overridden=self.overrides.against.files)
         if not self.allow_removals:
             share = self.settings.ingest.max_removed_share
-            self._refuse_if(removals(todo, (one.record for one in found), before, share), todo)
+            guarded, guarded_before = self.overrides.guarded(todo, before)
+            self._refuse_if(removals(guarded, (one.record for one in found), guarded_before, share), todo)
         self.stale = tuple(failure_of(one.file, one.file.stale) for one in found if one.file.stale is not None)
         if self.base is not None and todo.is_empty:
             return self._unchanged(self.base, found, todo)
-        if not found:
+        if not found and not self._all_deleted(before):
             raise ArchivistError(self._nothing_to_publish("the sources hold no file that their globs admit"))
         return self._build(found, todo)
+
+    def _all_deleted(self, before: Sequence[FileRecord]) -> bool:
+        """Whether the sources are empty because every document there was has been deleted on purpose."""
+        return bool(before) and self.overrides.against.emptied.issuperset((file.collection, file.path) for file in before)
 
     def _build(self, files: list[Found], todo: Plan) -> Report:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
         vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
-        stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension)
+        stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension, settings=values_of(settings.embedder))
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
         readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
@@ -194,7 +208,9 @@ class _Run:
             self._say("ingest", "all files read", vectors.embedded)
             for failure in self.failures:
                 writer.add_failure(failure)
-            if writer.documents == 0:
+            for decided in self.overrides.records:
+                writer.add_effect(decided)
+            if writer.documents == 0 and files and not self.overrides.withheld:
                 raise ArchivistError(self._nothing_to_publish(f"none of the {len(files)} files could be read"))
             self._say("publish", "verifying and publishing", vectors.embedded)
             manifest = writer.publish(lambda folder: self._checked(folder, writer, todo))
@@ -207,7 +223,7 @@ class _Run:
                 writer.abandon()
         if self.parent is not None:
             self.parent.close()
-        purged = purge(settings.data_dir, settings.retention.snapshots)
+        purged = purge(settings.data_dir, settings.retention.snapshots, settings.retention.days)
         self._forget_pages(files)
         self._say("done", f"published {manifest.id}", vectors.embedded)
         return Report(
@@ -231,6 +247,7 @@ class _Run:
             isolation=readers.isolation,
             engine=manifest.embedder.engine,
             notes=tuple(self.notes),
+            withheld=self.overrides.withheld,
         )
 
     def _before(self, todo: Plan) -> dict[tuple[str, str], FileRecord]:
@@ -245,20 +262,29 @@ class _Run:
         """What stands in the manifest of a snapshot that may be published. Raises: RunRefused for one that may not."""
         self._say("publish", "checking what was built")
         now = Counts(writer.documents, writer.chunks, len(self.failures))
-        made = self.parent.manifest if self.parent is not None else None
-        checks = check_counts(self.settings.gate, now, Counts(made.documents, made.chunks) if made is not None else None)
+        withheld, last = self.overrides.against.withheld, None
+        if self.parent is not None:
+            made = self.parent.manifest
+            last = Counts(made.documents - len(withheld), made.chunks - sum(withheld.values()))
+        checks = check_counts(self.settings.gate, now, last)
         if needs_search(self.settings.gate):
             checks += check_by_searching(folder, self.settings, lambda texts: self._load().embed_queries(texts), self.measure)
         reasons = [shown(check) for check in checks if not check.passed]
         if self.parent is not None and not self.allow_removals:
-            before = self.parent.store.document_ids()
+            # What was deleted on purpose is not gone.
+            before = [name for name in self.parent.store.document_ids() if name not in withheld]
             gone = sum(1 for name in before if name not in self.document_ids and name not in self.moved_from)
             reasons += vanished(gone, len(before), self.settings.ingest.max_removed_share)
         passed = [check.as_json() for check in checks]
         self._refuse_if(reasons, todo, passed)
         # Known only now: what embedded nothing may have embedded the gate's questions.
         made_by = self.embedder or (self.base.manifest.embedder if self.base else self._load())
-        writer.embedded_with(made_by.engine, made_by.graph)
+        writer.embedded_with(made_by.engine, made_by.graph or self._graph())
+        if self.overrides.has_changed():
+            self.notes.append(
+                "documents were deleted, revoked or relabelled while the run was at work; that holds for every read, and the "
+                "next run takes it into the snapshot"
+            )
         return passed
 
     def _refuse_if(self, reasons: Sequence[str], todo: Plan, gate: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -274,21 +300,28 @@ class _Run:
         raise RunRefused(reasons, self._after, report.as_json())
 
     def _forget_pages(self, files: Sequence[Found]) -> None:
-        forget_pages(self.settings.data_dir, ((one.file.collection, one.file.path) for one in files))
+        # What was kept of a page holds the text of what is withheld, too: it is fetched anew each time.
+        forget_pages(
+            self.settings.data_dir, self.overrides.without_withheld((one.file.collection, one.file.path) for one in files)
+        )
 
     def _unchanged(self, base: OpenSnapshot, files: Sequence[Found], todo: Plan) -> Report:
         if self.parent is not None and self._is_not_current(base):
             point_to(self.settings.data_dir, base.id)
         # A run that died right behind publishing left them.
         forget(self.settings.data_dir / WORK)
+        for one in files:
+            self.overrides.keep((one.file.collection, one.file.path))
         self._forget_pages(files)
         self._mend_graph(base.manifest.embedder.graph)
+        purged = purge(self.settings.data_dir, self.settings.retention.snapshots, self.settings.retention.days)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
             failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
-            stale=len(self.stale), notes=tuple(self.notes),
+            stale=len(self.stale), notes=tuple(self.notes), purged=tuple(purged),
+            withheld=self.overrides.withheld,
         )  # fmt: skip
 
     def _is_not_current(self, base: OpenSnapshot) -> bool:
@@ -303,8 +336,7 @@ class _Run:
         if self.embedder is None:
             self._say("load_model", f"loading {self.settings.embedder.model}")
             models = self.settings.data_dir / MODELS
-            exporting = Exporting(self.fingerprint, self._sample, self.notes.append)
-            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=exporting)
+            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=self._exporting)
             longest = self.embedder.max_tokens
             if self.settings.chunking.max_tokens > longest:
                 raise ConfigError(
@@ -312,6 +344,10 @@ class _Run:
                     f"{self.settings.embedder.model!r} embeds; set it to {longest} or less"
                 )
         return self.embedder
+
+    @property
+    def _exporting(self) -> Exporting:
+        return Exporting(self.fingerprint, self._sample, self.notes.append)
 
     def _sample(self) -> list[str]:
         """Pieces of the documents, from files all over the sources."""
@@ -325,9 +361,23 @@ class _Run:
                         pieces += [text[begin : begin + SAMPLE_CHARS] for begin in range(0, len(text), SAMPLE_CHARS)]
         return pieces[:SAMPLE_TEXTS]
 
+    def _graph(self) -> str | None:
+        """The exported model for a snapshot whose parent names none, so that the service need not import torch."""
+        if self.embedder is not None or self.settings.embedder.engine == "sentence-transformers":
+            return None
+        try:
+            graph = exported(self.settings.embedder, self.settings.data_dir / MODELS, self._exporting)
+        except ModelNotExported as error:
+            self.notes.append(f"the model was not exported: {error.reason}")
+            return None
+        return None if graph is None else graph.graph_id
+
     def _mend_graph(self, named: str | None) -> None:
         """Export the model again where the graph that a snapshot names is gone or damaged: the service needs it."""
-        if named is None or self.settings.embedder.engine == "sentence-transformers":
+        if self.settings.embedder.engine == "sentence-transformers":
+            return
+        if named is None:
+            self.notes.append("the snapshot names no exported model; the next run that publishes exports it")
             return
         try:
             read_graph(self.settings.data_dir / MODELS, named).check()
@@ -341,9 +391,11 @@ class _Run:
     def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[Item]:
         """The documents of an unchanged file, with their vectors."""
         self.failures += parent.store.failures_of_file(file.collection, file.path)
+        self.overrides.keep((file.collection, file.path))
         for document, chunks, hashes, ordinals in parent.store.documents_of_file(file.collection, file.path):
             self.document_ids.add(document.document_id)
-            yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals))
+            former = parent.store.former_ids(document.document_id) if MOVED_FROM in document.metadata else ()
+            yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals), former)
 
     def _from_file(self, readers: Readers, one: Found, before: FileRecord | None) -> Iterator[Item]:
         """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
@@ -352,7 +404,7 @@ class _Run:
             try:
                 if isinstance(found, DocumentError):
                     raise found
-                document = self._known_as(document_of(self.settings, one, found), found, before)
+                document, former = self._known_as(document_of(self.settings, one, found), found, before)
                 if document.document_id in self.document_ids:
                     raise DocumentError(
                         where_of(file, found), "another document has the same name", "give one of the two another name"
@@ -363,7 +415,11 @@ class _Run:
                 self._fail(file, error)
                 continue
             self.document_ids.add(document.document_id)
-            yield self._unchanged_text(one, document, found, before) or self._cut(file.path, document)
+            stored = self.overrides.over(file.path, document, former)
+            if stored is not None:
+                item = self._unchanged_text(one, stored, found, before) or self._cut(file.path, stored)
+                item.former = former
+                yield item
 
     def _cut(self, path: str, document: Document) -> Item:
         """A document cut into chunks, whose vectors are still to be had."""
@@ -378,17 +434,21 @@ class _Run:
         inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
         return Item(path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
 
-    def _known_as(self, document: Document, found: Extract, before: FileRecord | None) -> Document:
-        """The document with the ids by which it was known before it was moved, the last one first."""
+    def _known_as(self, document: Document, found: Extract, before: FileRecord | None) -> tuple[Document, tuple[Former, ...]]:
+        """The document, and the ids by which it was known before it was moved, the last one first, as its metadata has them."""
         if self.parent is None or before is None:
-            return document
+            return document, ()
         earlier = document_id_of(before.collection, key_of(before.path, found))
-        ids = [each.document_id for each in self.parent.store.former_ids(earlier)]
+        # One that is withheld is not in the snapshot; what was decided of it knows its ids.
+        former = self.parent.store.former_ids(earlier) or self.overrides.effects.former_ids(earlier)
         if earlier != document.document_id:
-            ids = [earlier, *ids]
+            former = (Former(earlier, number_of(self.parent.id)), *former)
             self.moved_from.add(earlier)
-        ids = [known for known in ids if known != document.document_id]  # moved there and back again
-        return replace(document, metadata={**document.metadata, MOVED_FROM: " ".join(ids)}) if ids else document
+        former = tuple(each for each in former if each.document_id != document.document_id)  # moved there and back again
+        if former:
+            ids = " ".join(each.document_id for each in former)
+            document = replace(document, metadata={**document.metadata, MOVED_FROM: ids})
+        return document, former
 
     def _unchanged_text(self, one: Found, document: Document, found: Extract, before: FileRecord | None) -> Item | None:
         """A document whose file was moved, or of which something else is said now, with the chunks and vectors it has.

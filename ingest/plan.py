@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,15 @@ class Plan:
         }
 
 
-def plan(now: Iterable[FileRecord], before: Iterable[FileRecord], *, remake: bool = False) -> Plan:
-    """Compare by content hash, never by time. A file whose rules changed (groups, label, reader) counts as changed.
+def plan(
+    now: Iterable[FileRecord],
+    before: Iterable[FileRecord],
+    *,
+    remake: bool = False,
+    overridden: Container[tuple[str, str]] = frozenset(),
+) -> Plan:
+    """Compare by content hash, never by time. A file whose rules changed (groups, label, reader) counts as changed, and so
+    does one that is `overridden`: of a document of which something else is decided now.
 
     A file that is new under its name and has the content of one that is gone was moved; of several alike, the first in the
     order of their names, those of the same source before others. `remake`: what the parent has cannot be kept as it is
@@ -59,7 +66,7 @@ def plan(now: Iterable[FileRecord], before: Iterable[FileRecord], *, remake: boo
         old = known.get(_key(file))
         if old is None:
             new.append(file)
-        elif remake or (old.content_hash, old.rules_hash) != (file.content_hash, file.rules_hash):
+        elif remake or _key(file) in overridden or (old.content_hash, old.rules_hash) != (file.content_hash, file.rules_hash):
             changed.append(file)
         else:
             kept.append(file)

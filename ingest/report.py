@@ -33,6 +33,8 @@ class Report:
     `failures` are the files and rows that could not be read, and the pages that could not be fetched; of those, `stale` stand
     as an earlier run fetched them. `moves` are the first of the files whose content lay elsewhere before. `isolation` says what
     the kernel withheld from the processes that read files; empty where none was read.
+    `withheld` are documents of the sources that are not in the snapshot because they were deleted, or nobody is left who may
+    see them.
     `engine` is what embedded, None where nothing was published; `notes` are sentences of it that a person should read.
     """
 
@@ -57,6 +59,7 @@ class Report:
     isolation: Mapping[str, str] = field(default_factory=dict)
     engine: str | None = None
     notes: tuple[str, ...] = ()
+    withheld: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""

@@ -105,7 +105,7 @@ def contents(data_dir: Path, *, vectors: bool = True) -> str:
 
 def litter(data_dir: Path) -> list[str]:
     """What a run left that is neither a snapshot nor the pointer to one."""
-    known = {"snapshots", "CURRENT", "ingest.lock", "work", "runs", "models"}
+    known = {"snapshots", "CURRENT", "ingest.lock", "work", "runs", "models", "overlay.db"}
     left = [entry.name for entry in data_dir.iterdir() if entry.name not in known]
     left += [entry.name for entry in (data_dir / "snapshots").iterdir() if entry.name.startswith(".")]
     left += [entry.name for entry in (data_dir / "runs").glob(".*")]

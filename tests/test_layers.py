@@ -44,7 +44,7 @@ ONLY = {
     "pptx": {"ingest/readers/pptx.py"},
     "openpyxl": {"ingest/readers/xlsx.py"},
     "filelock": {"corpus/lock.py"},
-    "typer": {f"archivist/{name}.py" for name in ("cli", "config_check", "evaluate", "fake_llm", "fit", "runs", "upkeep")},
+    "typer": {f"archivist/{name}.py" for name in ("cli", "config_check", "evaluate", "fake_llm", "fit", "runs", "snapshots")},
 }
 
 

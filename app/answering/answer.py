@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.access import Caller
@@ -29,11 +30,11 @@ from app.llm.settings import EXTRACTIVE, FIXED
 from app.state.conversations import new_id
 from app.state.messages import PartialAnswer, Status
 from corpus.search import Scope
-from corpus.snapshot import OpenSnapshot
 from corpus.types import Passage
 
 if TYPE_CHECKING:
     from app.services import Services
+    from app.snapshots import Leased
 
 NO_PASSAGES = "I found nothing in the documents you may see."
 
@@ -80,13 +81,13 @@ async def answer(
     BackendError.
     """
     progress = _Progress(Asker(caller.owner, ask.provider))
-    with services.gateway.entered(ask.provider), services.snapshots.lease() as snapshot:
-        progress.snapshot = snapshot.id
+    with services.gateway.entered(ask.provider), services.snapshots.lease() as leased:
+        progress.snapshot = leased.snapshot.id
         if recalled is None:
-            recalled = await recall(services, caller, ask, snapshot)
+            recalled = await recall(services, caller, ask, leased.snapshot)
         progress.asker.turn = 1 + sum(message.role == "user" for message in recalled.messages)
         try:
-            async with aclosing(_events(services, caller, ask, snapshot, recalled, progress)) as events:
+            async with aclosing(_events(services, caller, ask, leased, recalled, progress)) as events:
                 async for event in events:
                     if isinstance(event, Answer):
                         progress.status = "complete"
@@ -103,9 +104,10 @@ async def answer(
 
 
 async def _events(
-    services: Services, caller: Caller, ask: Ask, snapshot: OpenSnapshot, recalled: Recalled, progress: _Progress
+    services: Services, caller: Caller, ask: Ask, leased: Leased, recalled: Recalled, progress: _Progress
 ) -> AsyncGenerator[Sources | Delta | Answer, None]:
     settings, scope = services.settings, Scope(caller.groups, ask.filters)
+    snapshot, embedder = leased.snapshot, leased.embedder
 
     fixed = services.gateway.fixed_answer(ask.question, progress.asker)
     if fixed is not None:
@@ -117,7 +119,7 @@ async def _events(
     standalone = progress.standalone = await understand_question(services, ask, recalled, progress.asker)
     progress.note("history", begun)
 
-    looked_at = await find(services, snapshot, scope, standalone, max(ask.top_k, DEPTH), progress.timings)
+    looked_at = await find(services, leased, scope, standalone, max(ask.top_k, DEPTH), progress.timings)
     hits = looked_at[: ask.top_k]
 
     begun = time.perf_counter()
@@ -128,7 +130,7 @@ async def _events(
             recalled.messages,
             found := [hit.passage for hit in hits],
             budget_tokens=settings.prompt.budget_tokens,
-            count_tokens=lambda text: int(services.embedder.count_tokens(text) * TOKENS_OF_OTHERS) + 1,
+            count_tokens=lambda text: int(embedder.count_tokens(text) * TOKENS_OF_OTHERS) + 1,
             instructions=ask.instructions,
             surroundings=Surroundings.look(snapshot, scope.groups, found, settings.prompt.expand_tokens),
         )
@@ -152,6 +154,7 @@ async def _events(
         coverage=measured.coverage,
         answerability=likely,
         rarity=weights,
+        embedder=embedder,
         rests_on=tuple(
             dict.fromkeys(
                 [
@@ -171,7 +174,7 @@ async def _events(
             yield told
         return
 
-    checker = Checker(passages, services.embed)
+    checker = Checker(passages, partial(services.embed, embedder))
     await services.compute(checker.prepare)
     markers = MarkerFilter(checker)
     finished = Finished(Usage())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy as np
 from app.answering.markers import MARKER
 from app.answering.sentences import Sentence, split, term_set
 from app.answering.signals import Wanted
-from app.answering.support import Embed
 from app.llm.backend import Delta, Finished, Prompt, Usage
+from corpus.embedders.embedder import Embedder
 from corpus.types import Passage, Vector, Vectors
+
+EmbedBy = Callable[[Embedder, Sequence[str]], Awaitable[Vectors]]
 
 CANDIDATES = 20
 """Sentences embedded for an answer: embedding them is the cost of one. Source: 019-citations.md, as the weights are."""
@@ -51,9 +53,9 @@ class ExtractiveBackend:
     provider = "extractive"
     model = "extractive"
 
-    def __init__(self, embed: Embed, clearance: str) -> None:
+    def __init__(self, embed: EmbedBy, clearance: str) -> None:
         self._embed = embed
-        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._vectors: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self.clearance = clearance
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta | Finished, None]:
@@ -61,7 +63,10 @@ class ExtractiveBackend:
         candidates = preselect(prompt)
         if candidates:
             asked = list(dict.fromkeys([prompt.question, prompt.standalone]))
-            vectors = await self._embedded([*asked, *(in_context(c, prompt.passages[c.number - 1]) for c in candidates)])
+            assert prompt.embedder is not None, "a prompt with passages names the model of their vectors"
+            vectors = await self._embedded(
+                prompt.embedder, [*asked, *(in_context(c, prompt.passages[c.number - 1]) for c in candidates)]
+            )
             # A follow-up is as near to an answer as its own words and its whole sense are, on average.
             cosines = (vectors[len(asked) :] @ vectors[: len(asked)].T).mean(axis=1)
             candidates = rank(candidates, cosines.tolist())
@@ -73,16 +78,17 @@ class ExtractiveBackend:
             yield Delta(f"{' ' if position else ''}{_ended(candidate.sentence.plain)} [{candidate.number}]")
         yield Finished(Usage())
 
-    async def _embedded(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts, those of lately used ones from memory."""
-        known = {text: self._vectors[text] for text in texts if text in self._vectors}
+    async def _embedded(self, embedder: Embedder, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts by a model, those of lately used ones from memory."""
+        model = embedder.fingerprint
+        known = {text: self._vectors[model, text] for text in texts if (model, text) in self._vectors}
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            known |= dict(zip(new, await self._embed(new), strict=True))
+            known |= dict(zip(new, await self._embed(embedder, new), strict=True))
         for text, vector in known.items():
             # A row of a batch would keep all of the batch.
-            self._vectors[text] = vector if vector.base is None else vector.copy()
-            self._vectors.move_to_end(text)
+            self._vectors[model, text] = vector if vector.base is None else vector.copy()
+            self._vectors.move_to_end((model, text))
         while len(self._vectors) > REMEMBERED:
             self._vectors.popitem(last=False)
         return np.stack([known[text] for text in texts])

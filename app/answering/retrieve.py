@@ -19,6 +19,7 @@ from corpus.words import content_words
 
 if TYPE_CHECKING:
     from app.services import Services
+    from app.snapshots import Leased
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ async def search(
     begun = time.perf_counter()
     standalone = understand(query, messages, settings.turns if settings.strategy != "last_turn" else 0)
     timings["history"] = _ms_since(begun)
-    with services.snapshots.lease() as snapshot:
+    with services.snapshots.lease() as leased:
         scope = Scope(caller.groups, filters)
-        hits = await find(services, snapshot, scope, standalone, top_k, timings)
-        return SearchResult(hits, standalone.question, snapshot.id, timings)
+        hits = await find(services, leased, scope, standalone, top_k, timings)
+        return SearchResult(hits, standalone.question, leased.snapshot.id, timings)
 
 
 async def find(
-    services: Services, snapshot: OpenSnapshot, scope: Scope, standalone: Standalone, top_k: int, timings: dict[str, float]
+    services: Services, leased: Leased, scope: Scope, standalone: Standalone, top_k: int, timings: dict[str, float]
 ) -> tuple[Hit, ...]:
     """Embed the ways of asking, search with each, fuse, and rerank where that is configured.
 
@@ -60,12 +61,12 @@ async def find(
     """
     settings = services.settings.search
     started = time.perf_counter()
-    vectors = await services.embed([text for text, _ in standalone.searches])
+    vectors = await services.embed(leased.embedder, [text for text, _ in standalone.searches])
     timings["embed"] = _ms_since(started)
     started = time.perf_counter()
     queries = [Query(text, vector, weight) for (text, weight), vector in zip(standalone.searches, vectors, strict=True)]
     depth = max(top_k, settings.rerank_candidates) if settings.reranker else top_k
-    hits = await services.compute(snapshot.searcher(settings).search, queries, scope, depth)
+    hits = await services.compute(leased.snapshot.searcher(settings).search, queries, scope, depth)
     timings["search"] = _ms_since(started)
     if settings.reranker:
         started = time.perf_counter()

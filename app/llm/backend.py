@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from corpus.embedders.embedder import Embedder
 from corpus.types import Message, Passage
 
 FinishReason = Literal["stop", "length", "refusal", "other"]
@@ -44,7 +45,8 @@ class Prompt:
     `messages` is the finished prompt (system, history, passages and question). `passages` are the same numbered
     passages and `question` the standalone question, for a backend that needs no prose. `label` is the highest label of
     everything in it. `nearness`, `coverage` and `rarity` were measured over the passages, `answerability` is how likely
-    they answer, 0..1. `deadline` is a time of the event loop's clock by which the whole answer must be there. `rests_on`
+    they answer, 0..1. `embedder` is the model of the passages' vectors.
+    `deadline` is a time of the event loop's clock by which the whole answer must be there. `rests_on`
     are the ids of all chunks that any of it derives from, those of earlier turns too.
     """
 
@@ -58,6 +60,7 @@ class Prompt:
     coverage: float = 0.0
     answerability: float = 0.0
     rarity: Mapping[str, float] = field(default_factory=dict)
+    embedder: Embedder | None = None
     deadline: float | None = None
     rests_on: tuple[str, ...] = ()
 

@@ -81,8 +81,8 @@ def _shown(services: Services, caller: Caller, conversation_id: str, before: int
     needed = {passage.document_id for message in messages for passage in message.passages}
     visible: set[str] = set()
     if needed:
-        with services.snapshots.lease() as snapshot:
-            visible = set(snapshot.store.labels(sorted(needed), caller.groups))
+        with services.snapshots.lease() as leased:
+            visible = set(leased.snapshot.store.labels(sorted(needed), caller.groups))
     return ConversationMessages(
         **ConversationShown.model_validate(conversation).model_dump(),
         messages=[_message(message, visible) for message in messages],

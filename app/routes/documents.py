@@ -46,8 +46,8 @@ async def delete_document(
 
 
 def _listed(services: Services, caller: Caller, cursor: str | None, limit: int) -> DocumentList:
-    with services.snapshots.lease() as snapshot:
-        found = snapshot.store.document_summaries(caller.groups, after=cursor, limit=limit + 1)
+    with services.snapshots.lease() as leased:
+        found = leased.snapshot.store.document_summaries(caller.groups, after=cursor, limit=limit + 1)
     page = found[:limit]
     return DocumentList(
         documents=[DocumentShown.model_validate(each) for each in page],
@@ -56,8 +56,8 @@ def _listed(services: Services, caller: Caller, cursor: str | None, limit: int) 
 
 
 def _shown(services: Services, caller: Caller, document_id: str, version: str | None) -> DocumentText:
-    with services.snapshots.lease() as snapshot:
-        document = snapshot.store.document(document_id, caller.groups)
+    with services.snapshots.lease() as leased:
+        document = leased.snapshot.store.document(document_id, caller.groups)
     if document is None:
         raise NotFound("document", document_id)
     if version is not None and version != document.version:
@@ -69,9 +69,9 @@ def _deleted(services: Services, uploads: Uploads, caller: Caller, document_id: 
     uploaded = _uploaded(services, uploads, caller, document_id)
     seen = None
     try:
-        with services.snapshots.lease() as snapshot:
-            if snapshot.store.document(document_id, caller.groups) is not None:
-                seen = snapshot.seen(document_id)
+        with services.snapshots.lease() as leased:
+            if leased.snapshot.store.document(document_id, caller.groups) is not None:
+                seen = leased.snapshot.seen(document_id)
     except NoSnapshot:
         pass  # what was uploaded before the first run can be taken back
     if seen is None and uploaded is None:

@@ -16,7 +16,8 @@ from app.routes.shared import CallerOf, ServicesOf, problems
 from app.runs import Runs
 from app.schemas import Ready
 from app.services import Services
-from corpus.errors import EmbedderMismatch, OverlayError, SnapshotError, StateError, Unauthorized
+from corpus.embedders.stamped import names_another
+from corpus.errors import EmbedderError, OverlayError, SnapshotError, StateError, Unauthorized
 from corpus.published import held
 from corpus.runs import STATUSES
 
@@ -25,7 +26,10 @@ READY_WITHIN_S = 1.5
 ADVICE = {
     "no_snapshot": "no documents have been published; run `archivist ingest`",
     "snapshot_damaged": "no published snapshot can be opened; run `archivist ingest`",
-    "embedder_mismatch": "documents and configuration name different embedding models; run `archivist ingest`",
+    "embedder_mismatch": "the snapshot's embedding model is not the one that made its vectors; put that one back, or run "
+    "`archivist ingest`",
+    "embedder_unavailable": "the snapshot's embedding model cannot be opened; the log says why; run `archivist ingest`",
+    "embedder_pending": "the configuration names another embedding model than the snapshot; run `archivist ingest`",
     "previous_snapshot": "the newest snapshot cannot be opened, an older one is served; run `archivist ingest`",
     "state_unavailable": "conversations cannot be written; look at service.db in data_dir: its disk, its permissions",
     "overlay_unavailable": "what was deleted or withdrawn cannot be read, so nothing is shown; look at overlay.db in data_dir",
@@ -35,6 +39,9 @@ ADVICE = {
     "restart_needed": "a section of the configuration changed that takes effect at the next start",
     "busy": "the checks did not end in time; the service is busy or its disk is slow",
 }
+
+HARMLESS = {"embedder_pending"}
+"""Codes of what is as it should be for now."""
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +77,7 @@ async def ready(request: Request, response: Response, services: ServicesOf, runs
         codes.append("config_refused")
     if reloader is not None and reloader.needs_restart:
         codes.append("restart_needed")
-    status = "unavailable" if fatal else "degraded" if codes else "ready"
+    status = "unavailable" if fatal else "degraded" if set(codes) - HARMLESS else "ready"
     response.status_code = 503 if fatal else 200
     if not _is_administrator(request, services):
         return Ready(status=status)
@@ -92,11 +99,16 @@ def _look(services: Services) -> tuple[bool, list[str], dict[str, str | int] | N
     snapshot: dict[str, str | int] | None = None
     fatal = False
     try:
-        with services.snapshots.lease() as opened:
+        with services.snapshots.lease() as leased:
+            opened, stamp = leased.snapshot, leased.snapshot.manifest.embedder
             documents, chunks = opened.store.counts()
             created_at = opened.created_at.isoformat()
-            snapshot = {"id": opened.id, "created_at": created_at, "documents": documents, "chunks": chunks}
-    except (SnapshotError, EmbedderMismatch) as error:
+            snapshot = {
+                "id": opened.id, "created_at": created_at, "documents": documents, "chunks": chunks, "embedder": stamp.model,
+            }  # fmt: skip
+            if names_another(stamp, services.settings.embedder):
+                codes.append("embedder_pending")
+    except (SnapshotError, EmbedderError) as error:
         fatal = True
         if not codes:
             codes.append("no_snapshot")
@@ -139,9 +151,10 @@ def _exposition(services: Services, runs: Runs) -> bytes:
     services.metrics.show_runs(runs.overview(), STATUSES)
     services.metrics.show_held(_is_held(services))
     try:
-        with services.snapshots.lease() as opened:
+        with services.snapshots.lease() as leased:
+            opened = leased.snapshot
             services.metrics.show_snapshot(*opened.store.counts(), opened.created_at)
-    except (SnapshotError, EmbedderMismatch, OverlayError):
+    except (SnapshotError, EmbedderError, OverlayError):
         services.metrics.show_no_snapshot()
     return services.metrics.text()
 

@@ -77,7 +77,7 @@ def open_embedder(
     """
     if settings.engine == "sentence-transformers" or models is None:
         return _reference(settings, threads)
-    found = _exported(settings, models, exporting) if exporting else _fitting(settings, models, graph)
+    found = exported(settings, models, exporting) if exporting else _fitting(settings, models, graph)
     if found is None or (exporting is not None and _runs_elsewhere(settings)):
         reference = _reference(settings, threads)
         reference.graph = found.graph_id if found is not None else None
@@ -95,8 +95,11 @@ def _fitting(settings: EmbedderSettings, models: Path, named: str | None) -> Gra
     return next((graph for graph in graphs(models) if graph.fits(settings)), None)
 
 
-def _exported(settings: EmbedderSettings, models: Path, exporting: Exporting) -> Graph | None:
-    """The configured model's graph, made where there is none that is whole; None where auto may do without one."""
+def exported(settings: EmbedderSettings, models: Path, exporting: Exporting) -> Graph | None:
+    """The configured model's graph, made where there is none that is whole; None where auto may do without one.
+
+    Raises: ModelNotExported where there may not.
+    """
     for graph in graphs(models):
         if graph.about.fingerprint == exporting.fingerprint and graph.is_whole:
             return graph

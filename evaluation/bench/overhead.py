@@ -16,6 +16,7 @@ from app.llm.gateway import Gateway
 from app.llm.plan import Asker
 from app.llm.settings import LlmSettings
 from app.metrics import Metrics
+from corpus.embedders.embedder import Embedder
 from corpus.settings import LabelSettings
 from corpus.types import Message, Vectors
 from evaluation.bench.bare import FORMATS, QUESTION, BareClient, Streamed, require_tokens
@@ -51,7 +52,7 @@ def provider(address: str, kind: str = "openai") -> dict[str, Any]:
 def open_gateway(llm: Mapping[str, Any]) -> Gateway:
     """A gateway in this process that asks only the providers it is given."""
 
-    async def embed(texts: Sequence[str]) -> Vectors:
+    async def embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
         raise BenchError("the extractive backend was asked, and it is switched off here")
 
     settings = LlmSettings.model_validate({**llm, "extractive_fallback": False})

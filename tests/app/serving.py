@@ -19,7 +19,7 @@ import uvicorn
 from app.llm.settings import LlmSettings
 from app.main import create_app, server_config
 from app.reload import Origin
-from app.services import Services, compose
+from app.services import Services, build_services
 from app.settings import AnswerSettings, HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
@@ -90,7 +90,7 @@ def _embedder() -> Embedder:
 
 def composed(settings: ServiceSettings) -> Services:
     """The services as `build_services` makes them, with the one model of this process."""
-    return compose(settings, _embedder())
+    return build_services(settings, _embedder())
 
 
 def job_of(site: Path, settings: ServiceSettings) -> Origin:
@@ -137,17 +137,17 @@ def listening(settings: ServiceSettings, origin: Origin | None = None) -> Iterat
 async def snapshot_after(client: ServiceClient, old: str) -> str:
     """The id of the snapshot served once the service has noticed that `old` was replaced."""
     for _ in range(100):
-        with client.services.snapshots.lease() as snapshot:
-            if snapshot.id != old:
-                return snapshot.id
+        with client.services.snapshots.lease() as leased:
+            if leased.snapshot.id != old:
+                return leased.snapshot.id
         await asyncio.sleep(0.1)
     raise AssertionError(f"snapshot {old!r} is still served after ten seconds")
 
 
 def snapshot_of(client: ServiceClient) -> str:
     """The id of the snapshot being served."""
-    with client.services.snapshots.lease() as snapshot:
-        return snapshot.id
+    with client.services.snapshots.lease() as leased:
+        return leased.snapshot.id
 
 
 Serve = Callable[..., AbstractAsyncContextManager[ServiceClient]]

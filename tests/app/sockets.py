@@ -17,7 +17,7 @@ import uvicorn
 
 from app.listening import bound_socket
 from app.main import create_app, server_config
-from app.services import Services, compose
+from app.services import Services, build_services
 from app.settings import ServiceSettings
 from corpus.embedders.embedder import Embedder
 from tests.app.serving import composed
@@ -48,7 +48,7 @@ class Served:
 @asynccontextmanager
 async def serving_here(settings: ServiceSettings, embedder: Embedder | None = None) -> AsyncIterator[Served]:
     """The service on a free loopback port, in the running event loop."""
-    services = composed(settings) if embedder is None else compose(settings, embedder)
+    services = composed(settings) if embedder is None else build_services(settings, embedder)
     app = create_app(settings, services)
     with closing(bound_socket("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(server_config(app, settings.server))

@@ -46,8 +46,12 @@ async def test_the_event_loop_runs_on_while_questions_are_embedded(site: Path) -
 
     beating = asyncio.create_task(beat())
     try:
-        vectors = await services.embed(["How many days of leave do employees get in their first year?"] * 40)
-        assert vectors.shape == (40, services.embedder.dimension)
+        await services.compute(services.snapshots.refresh)
+        with services.snapshots.lease() as leased:
+            vectors = await services.embed(
+                leased.embedder, ["How many days of leave do employees get in their first year?"] * 40
+            )
+            assert vectors.shape == (40, leased.embedder.dimension)
         assert 0 < longest < 0.25
     finally:
         beating.cancel()

@@ -9,27 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from app.embedders import Embedders
 from app.snapshots import SnapshotHolder
 from corpus.embedders.embedder import Embedder
-from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.errors import NoSnapshot, SnapshotDamaged
 from corpus.published import current_id, point_to
 from corpus.search import Query, Scope
-from corpus.settings import SearchSettings
+from corpus.settings import EmbedderSettings, SearchSettings
 from tests.conftest import Run
 from tests.making import job_settings
 
 QUESTION = "When are expense reports due?"
 
 
-def holder(data_dir: Path, embedder: Embedder, fingerprint: str | None = None) -> SnapshotHolder:
+def holder(data_dir: Path, embedder: Embedder) -> SnapshotHolder:
     """A holder that has not looked yet."""
-    return SnapshotHolder(data_dir, SearchSettings(), fingerprint or embedder.fingerprint, embedder.model)
+    return SnapshotHolder(data_dir, SearchSettings(), Embedders(data_dir / "models", EmbedderSettings(), embedder))
 
 
 def served(snapshots: SnapshotHolder) -> str:
     """The id of what is served."""
-    with snapshots.lease() as snapshot:
-        return snapshot.id
+    with snapshots.lease() as leased:
+        return leased.snapshot.id
 
 
 def republish(site: Path, run: Run, text: str) -> str:
@@ -82,7 +83,8 @@ def test_a_snapshot_in_use_stays_open_until_its_reader_ends(site: Path, run: Run
     """A lease from before a swap still reads its own snapshot; a new one gets the new; then the old one is closed."""
     snapshots = holder(site / "data", embedder)
     snapshots.refresh()
-    with snapshots.lease() as old:
+    with snapshots.lease() as leased:
+        old = leased.snapshot
         new_id = republish(site, run, "The new rule is canary.")
         assert snapshots.refresh() is True
         assert served(snapshots) == new_id != old.id
@@ -134,15 +136,6 @@ def test_with_nothing_whole_the_damage_is_raised(site: Path, embedder: Embedder)
     assert caught.value.snapshot == only
 
 
-def test_a_snapshot_of_another_model_is_refused(site: Path, embedder: Embedder) -> None:
-    """Vectors of two models never mix: nothing is served, and the error says what to do."""
-    snapshots = holder(site / "data", embedder, fingerprint="another")
-    assert snapshots.refresh() is False
-    assert snapshots.status() == ["embedder_mismatch"]
-    with pytest.raises(EmbedderMismatch, match="run `archivist ingest`, or set embedder back"), snapshots.lease():
-        pass
-
-
 def test_what_is_served_stays_when_the_pointer_is_gone_or_wrong(site: Path, embedder: Embedder) -> None:
     """Without CURRENT nothing changes; one that names nothing degrades; one that is whole again mends it."""
     snapshots = holder(site / "data", embedder)
@@ -192,10 +185,10 @@ def test_no_request_fails_while_snapshots_are_swapped(site: Path, run: Run, embe
     def ask() -> None:
         while not stop.is_set():
             try:
-                with snapshots.lease() as snapshot:
-                    hits = snapshot.search.search([Query(QUESTION, vector)], Scope(("everyone",)), 3)
+                with snapshots.lease() as leased:
+                    hits = leased.snapshot.search.search([Query(QUESTION, vector)], Scope(("everyone",)), 3)
                     assert "30 days" in hits[0].passage.text
-                    answered.append(snapshot.id)
+                    answered.append(leased.snapshot.id)
             except BaseException as error:  # noqa: BLE001 - every failure counts
                 failures.append(error)
                 return

@@ -101,14 +101,13 @@ def test_the_command_line_searches_and_checks_without_torch(data: Path, tmp_path
         assert expected in done.stdout
 
 
-def test_without_torch_and_without_a_graph_serving_names_the_next_step(data: Path, tmp_path: Path) -> None:
+def test_without_torch_and_without_a_graph_the_next_step_is_named(data: Path, tmp_path: Path) -> None:
     """No traceback: what is missing, and where to get it."""
     shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("models"))
     manifest = tmp_path / "data" / "snapshots" / current_id(data) / "manifest.json"
     graph = read_manifest(manifest.parent).embedder.graph
     for arguments, expected in (
-        (["serve", "--data", str(tmp_path / "data"), "--port", "0"], f"{graph}' (FileNotFoundError); run `archivist ingest`"),
-        (["serve", "--data", str(tmp_path / "empty"), "--port", "0"], "pip install '.[ingest]'"),
+        (["ask", "Who?", "--data", str(tmp_path / "data")], f"{graph}' (FileNotFoundError); run `archivist ingest`"),
         (["ingest", "--source", str(tmp_path), "--data", str(tmp_path / "new")], "pip install '.[ingest]'"),
     ):
         line, environment = command(WITHOUT, tmp_path / "modules.json", *arguments)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from app.services import compose
+from app.services import build_services
 from archivist.settings import Settings, load_settings
-from corpus.embedders.embedder import open_embedder
 from corpus.search import Query, Scope, Searcher
 from corpus.settings import SearchSettings
 from corpus.snapshot import open_current
@@ -81,14 +80,15 @@ def test_documents_are_embedded_by_the_model_that_is_named_with_its_prompt(setti
 async def test_questions_are_embedded_by_the_same_model_with_the_prompt_for_questions(settings: Settings, model: Path) -> None:
     """The service takes the snapshot, its question's vector is that of "query: " and the question, and it ranks by it."""
     job.run(settings.job())
-    services = compose(settings.service(), open_embedder(settings.embedder, threads=1))
+    services = build_services(settings.service())
     try:
         assert services.snapshots.refresh()
         question = "会議室の予約"
         expected = computed(model, f"query: {question}")
-        (vector,) = await services.embed([question])
-        np.testing.assert_allclose(vector, expected, atol=1e-5)
-        with services.snapshots.lease() as snapshot:
+        with services.snapshots.lease() as leased:
+            snapshot = leased.snapshot
+            (vector,) = await services.embed(leased.embedder, [question])
+            np.testing.assert_allclose(vector, expected, atol=1e-5)
             dense = Searcher(snapshot.store, snapshot.dense, snapshot.lexical, SearchSettings(lexical_weight=0))
             hits = dense.search([Query(question, vector)], Scope(("everyone",)), 10)
             cosines = (snapshot.dense.vectors(np.array([hit.passage.ordinal for hit in hits])) @ expected).tolist()

@@ -202,11 +202,11 @@ async def _next(events: AsyncIterator[Delta | Finished]) -> Delta | Finished:
 
 
 @pytest.fixture(params=[*WIRES, "extractive"])
-async def any_backend(request: pytest.FixtureRequest, embedder: Embedder) -> AsyncIterator[Backend]:
+async def any_backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     """Each backend in turn, also the one that needs no server."""
     if request.param == "extractive":
 
-        async def embed(texts: Sequence[str]) -> Vectors:
+        async def embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
             return await asyncio.to_thread(embedder.embed_queries, texts)
 
         yield ExtractiveBackend(embed, clearance="secret")
@@ -217,19 +217,21 @@ async def any_backend(request: pytest.FixtureRequest, embedder: Embedder) -> Asy
         await egress.close()
 
 
-def quoting(text: str) -> Prompt:
+def quoting(embedder: Embedder, text: str) -> Prompt:
     """A prompt with passages, for backends that write and for one that quotes."""
     passages = (
         passage("Leave is requested in the portal. The portal opens at 8:30.", number=1),
         passage("Leave that is left over may be used until March. Ask the personnel office for an exception.", number=2),
     )
     message = Message("user", f"{passages[0].text}\n{passages[1].text}\n{text}")
-    return Prompt((message,), "internal", 12, question=text, standalone=text, passages=passages, nearness=0.7)
+    return Prompt(
+        (message,), "internal", 12, question=text, standalone=text, passages=passages, nearness=0.7, embedder=embedder
+    )
 
 
-async def test_every_backend_gives_text_and_then_one_finished(any_backend: Backend) -> None:
+async def test_every_backend_gives_text_and_then_one_finished(any_backend: Backend, embedder: Embedder) -> None:
     """Deltas with text, exactly one Finished, and it is the last; provider, model and clearance are named."""
-    *deltas, finished = await all_of(any_backend, quoting("Where is leave requested?"))
+    *deltas, finished = await all_of(any_backend, quoting(embedder, "Where is leave requested?"))
     assert deltas
     assert all(isinstance(delta, Delta) and delta.text for delta in deltas)
     assert isinstance(finished, Finished)
@@ -240,22 +242,22 @@ async def test_every_backend_gives_text_and_then_one_finished(any_backend: Backe
     assert any_backend.clearance == "secret"
 
 
-async def test_every_backend_may_be_left_and_asked_again(any_backend: Backend) -> None:
+async def test_every_backend_may_be_left_and_asked_again(any_backend: Backend, embedder: Embedder) -> None:
     """A reader who stops after the first delta, and one who is cancelled before it, leave a backend that answers."""
-    async with aclosing(any_backend.stream(quoting("Where is leave requested?"))) as events:
+    async with aclosing(any_backend.stream(quoting(embedder, "Where is leave requested?"))) as events:
         assert isinstance(await anext(events), Delta)
-    task = asyncio.create_task(all_of(any_backend, quoting("Until when may leave be used?")))
+    task = asyncio.create_task(all_of(any_backend, quoting(embedder, "Until when may leave be used?")))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert isinstance((await all_of(any_backend, quoting("Where is leave requested?")))[-1], Finished)
+    assert isinstance((await all_of(any_backend, quoting(embedder, "Where is leave requested?")))[-1], Finished)
 
 
-async def test_every_backend_answers_many_at_once(any_backend: Backend) -> None:
+async def test_every_backend_answers_many_at_once(any_backend: Backend, embedder: Embedder) -> None:
     """Six streams on one event loop each end with a Finished of their own, and say what each says alone."""
     questions = ["Where is leave requested?", "Who grants an exception?"] * 3
-    answers = await asyncio.gather(*(all_of(any_backend, quoting(question)) for question in questions))
+    answers = await asyncio.gather(*(all_of(any_backend, quoting(embedder, question)) for question in questions))
     assert all([isinstance(event, Finished) for event in answer] == [False] * (len(answer) - 1) + [True] for answer in answers)
     if any_backend.provider == "extractive":
         assert answers[0] == answers[2] == answers[4] != answers[1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from corpus.errors import Conflict, NotFound, RunRefused, SnapshotDamaged, SnapshotError
-from corpus.published import current_id, held, hold_of, pointing, purge, release, remove_litter, snapshot_ids
+from corpus.manifest import as_written, digest_of
+from corpus.published import current_id, expired, held, hold_of, pointing, purge, release, remove_litter, snapshot_ids
 from corpus.settings import SearchSettings
 from corpus.snapshot import activate, open_snapshot
 from tests.corpus.small import publish
@@ -101,6 +103,34 @@ def test_what_is_held_or_current_is_not_purged(data: Path) -> None:
         pointer.set_current(second)
     assert purge(data, 1) == [third]
     assert snapshot_ids(data) == [first, second, fourth]
+
+
+def test_age_counts_from_when_the_next_one_was_made(data: Path) -> None:
+    """Of four, those that were replaced ten and three days ago go after five days and after two; the current one stays."""
+    publish(data, ["four"])
+    first, second, third, fourth = (
+        backdated(data, name, days) for name, days in zip(snapshot_ids(data), (99, 10, 3, 1), strict=True)
+    )
+    activate(data, fourth)
+    assert expired(data, 9, None) == []
+    assert expired(data, 9, 5) == [first]
+    assert expired(data, 9, 2) == [first, second]
+    assert expired(data, 9, 0.5) == [first, second, third]
+    assert expired(data, 2, 5) == [first, second]
+    activate(data, first)
+    assert purge(data, 9, 2) == [second]
+    assert snapshot_ids(data) == [first, third, fourth]
+
+
+def backdated(data: Path, name: str, days: int) -> str:
+    """A snapshot as if it had been made some days ago; its id, which stands for the day too."""
+    folder = data / "snapshots" / name
+    values = json.loads((folder / "manifest.json").read_text())
+    values["created_at"] = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
+    values["id"] = f"{name[:6]}-{digest_of(values)}"
+    (folder / "manifest.json").write_text(as_written(values))
+    folder.rename(folder.parent / values["id"])
+    return str(values["id"])
 
 
 def test_a_killed_activation_leaves_what_the_next_run_removes(data: Path) -> None:

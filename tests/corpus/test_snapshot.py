@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.errors import NoSnapshot, SnapshotDamaged
 from corpus.manifest import EmbedderStamp
 from corpus.published import current_id, point_to, purge, remove_litter, snapshot_ids
 from corpus.settings import SearchSettings
@@ -285,15 +285,6 @@ def test_purging_spares_what_another_process_has_open(data: Path) -> None:
         reader.communicate()
     assert purge(data, 1) == [first]
     assert snapshot_ids(data) == [second]
-
-
-def test_vectors_of_another_model_are_refused(data: Path) -> None:
-    """A snapshot serves only the model it was made with."""
-    snapshot, _ = open_current(data, SETTINGS)
-    snapshot.require("fingerprint", "model")
-    with pytest.raises(EmbedderMismatch, match=r"'model'.*'other'.*archivist ingest"):
-        snapshot.require("elsewhere", "other")
-    snapshot.close()
 
 
 def test_chunks_without_their_vectors_are_refused(tmp_path: Path) -> None:

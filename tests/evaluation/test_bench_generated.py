@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from corpus.embedders.embedder import Embedder
+from corpus.embedders.stamped import require
 from corpus.settings import SearchSettings
 from corpus.snapshot import open_current
 from evaluation.bench.generated import WORDS_A_CHUNK, documents, english, publish, questions
@@ -58,7 +59,7 @@ def test_it_is_published_as_a_snapshot_that_this_embedder_can_serve(tmp_path: Pa
     snapshot, damage = open_current(tmp_path / "one", SearchSettings())
     assert damage is None
     try:
-        snapshot.require(embedder.fingerprint, embedder.model)
+        require(snapshot.manifest.embedder, embedder)
         assert (snapshot.manifest.documents, snapshot.manifest.chunks) == (3, 12)
         lengths = np.linalg.norm(snapshot.dense.vectors(np.arange(12)), axis=1)
         assert lengths == pytest.approx(np.ones(12), abs=1e-3)

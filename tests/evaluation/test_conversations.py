@@ -197,9 +197,9 @@ async def test_labels_and_budgets_hold_as_ever(site: Path, embedder: Embedder, t
     run(job_settings(site / "data", write_files(site / "documents", {"faq.jsonl": parking})))
     conversation_id = await talk("local", BOARD, SALARY, "Where do visitors park?", top_k=1)
     async with opened(settings_over(site / "data"), embedder) as services:
-        with services.snapshots.lease() as snapshot:
+        with services.snapshots.lease() as leased:
             board = Caller("local", BOARD)
-            recalled = [await recall_before(services, board, conversation_id, position, snapshot) for position in (0, 2)]
+            recalled = [await recall_before(services, board, conversation_id, position, leased.snapshot) for position in (0, 2)]
     assert [each.label for each in recalled] == ["public", "confidential"]
     with running_fake_llm(FakeBehaviour(reply="In the yard. [1]")) as fake:
         llm = LlmSettings.model_validate(

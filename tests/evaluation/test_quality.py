@@ -9,7 +9,7 @@ import pytest
 
 from app.answering.types import Answer, Grounding
 from app.llm.backend import Usage
-from app.services import Services, compose
+from app.services import Services, build_services
 from corpus.embedders.embedder import Embedder
 from corpus.types import Message
 from evaluation.golden import Question
@@ -30,7 +30,7 @@ def answered(text: str, *strings: str) -> Answered:
 
 def services_over(data_dir: Path, embedder: Embedder) -> Services:
     """The service's parts over a published corpus."""
-    return compose(settings_over(data_dir), embedder)
+    return build_services(settings_over(data_dir), embedder)
 
 
 def test_ndcg_is_that_of_its_definition() -> None:

@@ -58,8 +58,8 @@ async def test_what_was_found_answered_and_cited_is_known(site: Path, embedder: 
     first = (await asked(site / "data", embedder, [PARKING], answers=False)).outcomes[0]
     assert (first.found[0].name, first.found[0].source, first.answer) == ("faq.jsonl#1", "faq.jsonl#1", None)
     async with opened(settings_over(site / "data"), embedder) as services:
-        with services.snapshots.lease() as snapshot:
-            (document,) = [d for d, _ in snapshot.store.documents_with_passages() if d.source == "faq.jsonl#1"]
+        with services.snapshots.lease() as leased:
+            (document,) = [d for d, _ in leased.snapshot.store.documents_with_passages() if d.source == "faq.jsonl#1"]
         by_id = Question("id", PARKING.question, gold={document.document_id: 1}, answers=PARKING.answers)
         run = await ask_all(services, [FORM, by_id, MOON], answers=True)
     form, parking, moon = run.outcomes

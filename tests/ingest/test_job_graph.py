@@ -11,7 +11,7 @@ import pytest
 
 from corpus.embedders.graph import GRAPH, graphs, read_graph, write_graph
 from corpus.manifest import as_written, digest_of, read_manifest
-from corpus.published import current_id, graph_of_current, point_to
+from corpus.published import current_id, point_to, purge
 from corpus.settings import EmbedderSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import open_current
 from ingest import job
@@ -36,6 +36,11 @@ def edited(settings: JobSettings, text: str) -> Report:
     return job.run(settings)
 
 
+def graph_named(data_dir: Path) -> str | None:
+    """The exported model that the current snapshot names."""
+    return read_manifest(data_dir / "snapshots" / current_id(data_dir)).embedder.graph
+
+
 def test_the_manifest_names_the_graph_and_the_engine(settings: JobSettings) -> None:
     """And the report the engine; nothing is left beside them."""
     report = job.run(settings)
@@ -43,28 +48,60 @@ def test_the_manifest_names_the_graph_and_the_engine(settings: JobSettings) -> N
     stamp = read_manifest(settings.data_dir / "snapshots" / current_id(settings.data_dir)).embedder
     assert (stamp.engine, stamp.graph) == ("onnx", graph.graph_id)
     assert (report.engine, report.notes, report.embedded) == ("onnx", (), 2)
-    assert graph_of_current(settings.data_dir) == graph.graph_id
+    assert graph_named(settings.data_dir) == graph.graph_id
     assert litter(settings.data_dir) == []
 
 
 def test_vectors_of_one_engine_are_kept_by_the_other(settings: JobSettings, models: Path) -> None:
     """The fingerprint is the model's: a snapshot of sentence-transformers is the parent of one of onnx."""
     reference = job.run(settings.model_copy(update={"embedder": EmbedderSettings(engine="sentence-transformers")}))
-    assert (reference.engine, graph_of_current(settings.data_dir)) == ("sentence-transformers", None)
+    assert (reference.engine, graph_named(settings.data_dir)) == ("sentence-transformers", None)
     shutil.copytree(models, settings.data_dir / "models", dirs_exist_ok=True)
     report = edited(settings, "Lunch is at one.\n")
     assert (report.embedded, report.reused, report.engine) == (1, 1, "onnx")
-    assert graph_of_current(settings.data_dir) is not None
+    assert graph_named(settings.data_dir) is not None
 
 
 def test_a_run_that_embeds_nothing_keeps_the_graph_of_its_parent(settings: JobSettings) -> None:
     """Only a removal: no model is loaded, and the new manifest names the same graph."""
     job.run(settings)
-    before = graph_of_current(settings.data_dir)
+    before = graph_named(settings.data_dir)
     (settings.sources[0].folder / "b.md").unlink()
     report = job.run(settings)
     assert (report.embedded, report.removed, report.engine) == (0, 1, "onnx")
-    assert graph_of_current(settings.data_dir) == before is not None
+    assert graph_named(settings.data_dir) == before is not None
+
+
+def test_a_run_that_embeds_nothing_exports_for_a_parent_without_a_graph(settings: JobSettings, models: Path) -> None:
+    """Its vectors were made by sentence-transformers; an unchanged run says what is missing, one that publishes mends it."""
+    shutil.rmtree(settings.data_dir / "models")
+    job.run(settings.model_copy(update={"embedder": EmbedderSettings(engine="sentence-transformers")}))
+    assert graph_named(settings.data_dir) is None
+    shutil.copytree(models, settings.data_dir / "models", dirs_exist_ok=True)
+    unchanged = job.run(settings)
+    assert (unchanged.published, unchanged.notes) == (
+        False,
+        ("the snapshot names no exported model; the next run that publishes exports it",),
+    )
+    (settings.sources[0].folder / "b.md").unlink()
+    report = job.run(settings)
+    (graph,) = graphs(settings.data_dir / "models")
+    assert (report.embedded, report.removed, report.engine) == (0, 1, "sentence-transformers")
+    assert graph_named(settings.data_dir) == graph.graph_id
+
+
+def test_a_graph_that_stands_in_for_a_damaged_one_is_kept(settings: JobSettings) -> None:
+    """A manifest names what is damaged: another of the same vectors stays until a snapshot names it."""
+    job.run(settings)
+    (old,) = graphs(settings.data_dir / "models")
+    files = Path(shutil.copytree(old.folder, settings.data_dir / "models" / ".building-x"))
+    other = write_graph(settings.data_dir / "models", files, replace(old.about, made_with={"torch": "newer"}))
+    (old.folder / GRAPH).write_bytes(b"damaged")
+    purge(settings.data_dir, 1)
+    assert other.is_whole
+    shutil.rmtree(old.folder)
+    purge(settings.data_dir, 1)
+    assert other.is_whole
 
 
 def test_a_graph_goes_with_the_last_snapshot_that_names_it(settings: JobSettings) -> None:
@@ -77,7 +114,7 @@ def test_a_graph_goes_with_the_last_snapshot_that_names_it(settings: JobSettings
     files = Path(shutil.copytree(old.folder, models / ".building-x"))
     other = write_graph(models, files, replace(old.about, made_with={"torch": "newer"}))
     report = edited(settings, "Lunch is at one.\n")
-    assert graph_of_current(settings.data_dir) == other.graph_id
+    assert graph_named(settings.data_dir) == other.graph_id
     assert report.purged == ()
     assert {graph.graph_id for graph in graphs(models)} == {old.graph_id, other.graph_id}
     assert len(edited(settings, "Lunch is at two.\n").purged) == 1
@@ -108,7 +145,7 @@ def test_what_int8_loses_is_in_the_report(settings: JobSettings) -> None:
     assert (report.embedded, report.reused) == (2, 0)
     assert len(report.notes) == 1
     assert report.notes[0].startswith("int8 against fp32: texts 14, mean cosine 0.9")
-    named = graph_of_current(settings.data_dir)
+    named = graph_named(settings.data_dir)
     assert named is not None
     assert read_graph(settings.data_dir / "models", named).about.precision == "int8"
 
@@ -118,7 +155,7 @@ def test_a_manifest_of_before_is_still_read(settings: JobSettings) -> None:
     job.run(settings)
     folder = settings.data_dir / "snapshots" / current_id(settings.data_dir)
     data = json.loads((folder / "manifest.json").read_text())
-    del data["embedder"]["engine"], data["embedder"]["graph"]
+    del data["embedder"]["engine"], data["embedder"]["graph"], data["embedder"]["settings"]
     data["id"] = f"000001-{digest_of(data)}"
     (folder / "manifest.json").write_text(as_written(data))
     folder.rename(folder.parent / data["id"])

@@ -104,10 +104,10 @@ async def test_an_answer_is_sources_deltas_and_the_whole(begin: Begin, fake: Run
     assert (last.usage.prompt_tokens > 0) is has_llm
     assert last.grounding.supported_share == 1.0
     assert not last.abstained
-    with services.snapshots.lease() as snapshot:
-        assert last.snapshot == snapshot.id
+    with services.snapshots.lease() as leased:
+        assert last.snapshot == leased.snapshot.id
         for citation in last.citations:
-            document = snapshot.store.document(citation.document_id, CALLER.groups)
+            document = leased.snapshot.store.document(citation.document_id, CALLER.groups)
             assert document is not None
             assert document.text[citation.start : citation.end] == citation.quote
 
@@ -231,8 +231,8 @@ async def test_a_snapshot_that_is_replaced_stays_open_until_the_answer_ends(
 ) -> None:
     """An answer that is on its way when a new snapshot comes ends on its own; the next one has the new."""
     services = begin(fake)
-    with services.snapshots.lease() as snapshot:
-        old = snapshot
+    with services.snapshots.lease() as leased:
+        old = leased.snapshot
     async with aclosing(answer(services, CALLER, Ask(QUESTION))) as events:
         async for event in events:
             if isinstance(event, Sources):

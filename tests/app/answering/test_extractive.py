@@ -32,18 +32,22 @@ LETTERS = re.compile(r"[^\W_]+")
 
 
 @pytest.fixture
-def backend(embedder: Embedder) -> ExtractiveBackend:
-    """With the real model."""
+def backend() -> ExtractiveBackend:
+    """With the model of each prompt."""
 
-    async def embed(texts: Sequence[str]) -> Vectors:
+    async def embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
         return await asyncio.to_thread(embedder.embed_queries, texts)
 
     return ExtractiveBackend(embed, clearance="secret")
 
 
-async def said(backend: ExtractiveBackend, question: str, *passages: Passage, nearness: float = 0.7) -> tuple[str, Finished]:
+async def said(
+    backend: ExtractiveBackend, embedder: Embedder, question: str, *passages: Passage, nearness: float = 0.7
+) -> tuple[str, Finished]:
     """The answer's text and its end."""
-    prompt = Prompt((), "internal", 100, question=question, standalone=question, passages=passages, nearness=nearness)
+    prompt = Prompt(
+        (), "internal", 100, question=question, standalone=question, passages=passages, nearness=nearness, embedder=embedder
+    )
     async with aclosing(backend.stream(prompt)) as events:
         *deltas, finished = [event async for event in events]
     assert isinstance(finished, Finished)
@@ -64,34 +68,38 @@ CODES = passage(
         ("What does e-4412 mean?", "Code: E-4412; Meaning: The reader has no power. [1]"),
     ],
 )
-async def test_a_question_for_an_identifier_picks_its_row(backend: ExtractiveBackend, question: str, row: str) -> None:
+async def test_a_question_for_an_identifier_picks_its_row(
+    backend: ExtractiveBackend, embedder: Embedder, question: str, row: str
+) -> None:
     """Of rows that differ in nothing else, the one with the code is the answer's first or only sentence."""
-    text, _ = await said(backend, question, CODES)
+    text, _ = await said(backend, embedder, question, CODES)
     assert row in text
     candidates = preselect(Prompt((), "internal", 100, question=question, standalone=question, passages=(CODES,)))
     assert f"{row.removesuffix('. [1]')}" == candidates[0].sentence.plain
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", "  \n"], ["# Heading alone"], ["---"], ["| a | b |\n|---|---|"]])
-async def test_passages_without_a_sentence_give_no_answer(backend: ExtractiveBackend, texts: list[str]) -> None:
+async def test_passages_without_a_sentence_give_no_answer(
+    backend: ExtractiveBackend, embedder: Embedder, texts: list[str]
+) -> None:
     """Nothing to quote is no answer, not an error."""
     passages = [passage(text, number=number) for number, text in enumerate(texts, start=1)]
-    text, finished = await said(backend, "What does it say?", *passages)
+    text, finished = await said(backend, embedder, "What does it say?", *passages)
     assert (text, finished.abstained) == (NO_ANSWER, True)
 
 
 @pytest.mark.parametrize("question", ["", "???", "the of and", "x" * 100_000, "😀", "\x00"])
-async def test_an_odd_question_breaks_nothing(backend: ExtractiveBackend, question: str) -> None:
+async def test_an_odd_question_breaks_nothing(backend: ExtractiveBackend, embedder: Embedder, question: str) -> None:
     """Without a word, without content, or of one endless word: it ends with a Finished."""
-    text, finished = await said(backend, question, CODES)
+    text, finished = await said(backend, embedder, question, CODES)
     assert text
     assert isinstance(finished, Finished)
 
 
-async def test_what_looks_like_a_marker_in_a_document_is_not_one(backend: ExtractiveBackend) -> None:
+async def test_what_looks_like_a_marker_in_a_document_is_not_one(backend: ExtractiveBackend, embedder: Embedder) -> None:
     """Footnotes in brackets and the word [none] are quoted in parentheses, so that they neither cite nor abstain."""
     noted = passage("The limit for hotels is 140 EUR [2] in Berlin, exceptions [none] known.")
-    text, _ = await said(backend, "What is the limit for hotels in Berlin?", noted)
+    text, _ = await said(backend, embedder, "What is the limit for hotels in Berlin?", noted)
     assert text == "The limit for hotels is 140 EUR (2) in Berlin, exceptions (none) known. [1]"
 
 
@@ -128,14 +136,14 @@ async def test_a_sentence_is_embedded_once(embedder: Embedder) -> None:
     """The second answer from the same passage embeds its own question alone."""
     asked: list[int] = []
 
-    async def embed(texts: Sequence[str]) -> Vectors:
+    async def embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
         asked.append(len(texts))
         return await asyncio.to_thread(embedder.embed_queries, texts)
 
     backend = ExtractiveBackend(embed, clearance="secret")
-    first, _ = await said(backend, "What does E-4410 mean?", CODES)
-    again, _ = await said(backend, "What does E-4410 mean?", CODES)
-    await said(backend, "What does E-4411 mean?", CODES)
+    first, _ = await said(backend, embedder, "What does E-4410 mean?", CODES)
+    again, _ = await said(backend, embedder, "What does E-4410 mean?", CODES)
+    await said(backend, embedder, "What does E-4411 mean?", CODES)
     assert first == again
     assert asked == [4, 1]
 

@@ -35,8 +35,8 @@ async def services(site: Path) -> AsyncIterator[Services]:
 
 def passage_of(services: Services, source: str) -> Passage:
     """The first passage of a document."""
-    with services.snapshots.lease() as snapshot:
-        for document, passages in snapshot.store.documents_with_passages():
+    with services.snapshots.lease() as leased:
+        for document, passages in leased.snapshot.store.documents_with_passages():
             if document.source == source:
                 return passages[0]
     raise AssertionError(f"no document {source!r}")
@@ -51,8 +51,8 @@ def say(services: Services, conversation_id: str | None, question: str, passages
 
 async def recalled(services: Services, caller: Caller, ask: Ask) -> Recalled:
     """What is recalled on the snapshot being served."""
-    with services.snapshots.lease() as snapshot:
-        return await recall(services, caller, ask, snapshot)
+    with services.snapshots.lease() as leased:
+        return await recall(services, caller, ask, leased.snapshot)
 
 
 async def test_complete_turns_are_recalled_with_what_they_rest_on(services: Services) -> None:

@@ -83,9 +83,9 @@ async def test_rarity_is_of_content_words_among_what_is_visible(services: Servic
     """A word of one document is rarer than a word of several; function words have none; without passages there is none."""
     hits = (await found(services, "How do employees work from home with form TR-204?")).hits
     passages = tuple(hit.passage for hit in hits)
-    with services.snapshots.lease() as snapshot:
+    with services.snapshots.lease() as leased:
         scope = Scope(EVERYONE.groups)
-        rare = rarity(snapshot, scope, "the form of work", passages)
+        rare = rarity(leased.snapshot, scope, "the form of work", passages)
         assert set(rare) == {"form", "work"}
         assert rare["form"] > 0
-        assert rarity(snapshot, scope, "the form of work", ()) == {}
+        assert rarity(leased.snapshot, scope, "the form of work", ()) == {}
