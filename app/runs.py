@@ -22,6 +22,7 @@ AT_WORK = ("starting", "running")
 WELL = ("published", "unchanged")
 """Statuses of a run after which what is served is what the sources hold."""
 
+ENDING_S = 10.0
 LAST_WORDS_BYTES = 4_000
 
 _log = structlog.get_logger(__name__)
@@ -70,8 +71,14 @@ class Runs:
         return run_id
 
     def _refuse_second(self) -> None:
-        if self._started is not None and self._started[1].poll() is None:
-            raise Conflict(f"run {self._started[0]!r} is at work; follow it at /v1/ingest/{self._started[0]}")
+        if self._started is not None:
+            run_id, process = self._started
+            with suppress(ConfigError, subprocess.TimeoutExpired):
+                # One that says how it ended has nothing left to do but to end.
+                if read_run(self._data_dir, run_id)["status"] not in AT_WORK:
+                    process.wait(ENDING_S)
+            if process.poll() is None:
+                raise Conflict(f"run {run_id!r} is at work; follow it at /v1/ingest/{run_id}")
         if is_locked(self._data_dir):
             raise Conflict("another run, or a purge, is at work on the data folder; wait until it has ended")
 

@@ -122,8 +122,18 @@ async def test_a_document_of_a_source_can_be_deleted_and_stays_away(operated: Se
     assert "policies/travel.md" not in await found_in(operated, "expense report TR-204")
     assert (site / "documents" / "policies" / "travel.md").exists()
     run = await ended(operated, (await operated.post("/v1/ingest", json={})).json()["run_id"])
-    assert run["status"] in ("published", "unchanged"), run
+    assert (run["status"], run["documents"]) == ("published", 3)
     assert (await operated.get(f"/v1/documents/{document_id}")).status_code == 404
+
+
+async def test_the_only_upload_can_be_deleted_without_stopping_runs(operated: ServiceClient, site: Path) -> None:
+    """The source is empty then because somebody said so: the guard lets the next run publish."""
+    stored = await upload(operated, "kit.md", f"# First aid\n\n{CANARY}\n", ingest="true")
+    first = await ended(operated, stored.json()["run_id"])
+    await served(operated, first["snapshot"])
+    assert (await operated.delete(f"/v1/documents/{KIT}")).status_code == 204
+    run = await ended(operated, (await operated.post("/v1/ingest", json={})).json()["run_id"])
+    assert (run["status"], run["documents"], run["error"]) == ("published", 4, None)
 
 
 async def test_what_is_not_visible_cannot_be_deleted(operated: ServiceClient) -> None:
