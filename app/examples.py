@@ -64,3 +64,15 @@ CONVERSATION: JsonDict = {
     "created_at": "2026-11-23T09:30:00Z",
     "updated_at": "2026-11-23T09:30:02Z",
 }
+
+UPLOADED: JsonDict = {
+    "document_id": "ouxr6gxclz6uxobhi5lozb2qxf",
+    "source": "travel-policy.pdf",
+    "collection": "uploads",
+    "size_bytes": 48211,
+    "groups": ["everyone"],
+    "label": "internal",
+    "replaced": False,
+    "run_id": "000007-9f86d081",
+    "detail": "found once a run of the job that begins from now on has published",
+}

@@ -23,11 +23,13 @@ from app.logs import configure_logs
 from app.middleware import Gate, Requests
 from app.reload import Current, Origin, Reloader
 from app.requests import add_error_handlers
-from app.routes import ask, conversations, docs, documents, openai, operations
+from app.routes import ask, conversations, docs, documents, ingest, openai, operations, snapshots, uploads
 from app.routes.shared import Busy
+from app.runs import Runs
 from app.schemas import ProblemDetails
 from app.services import Services, build_services
 from app.settings import ServerSettings, ServiceSettings
+from app.uploads import Uploads
 from corpus.errors import ArchivistError, ConfigError
 
 WEB = Path(__file__).parent / "web"
@@ -49,11 +51,13 @@ def create_app(settings: ServiceSettings, services: Services | None = None, orig
     """
     current = Current(build_services(settings) if services is None else services)
     reloader = None if origin is None else Reloader(current, origin)
+    uploaded = Uploads(settings.data_dir)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
             await current.services.start()
+            await current.services.compute(uploaded.tidy)
             async with _running(reloader):
                 yield
         finally:
@@ -71,8 +75,10 @@ def create_app(settings: ServiceSettings, services: Services | None = None, orig
     )
     app.state.current, app.state.reloader = current, reloader
     app.state.busy = Busy()
-    for router in (ask.router, openai.router, conversations.router, documents.router, operations.router, docs.router):
-        app.include_router(router)
+    app.state.runs = Runs(settings.data_dir, () if origin is None else origin.ingest)
+    app.state.uploads = uploaded
+    for room in (ask, openai, conversations, documents, uploads, ingest, snapshots, operations, docs):
+        app.include_router(room.router)
     app.frontend("/", directory=WEB, fallback=None, check_dir=True)
     add_error_handlers(app)
     # The last one added is the outermost.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from app.answering.types import Answer
 from app.llm.backend import Usage
 from app.llm.settings import FIXED
+from app.runs import AT_WORK, Overview
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -125,6 +126,41 @@ class Metrics:
         self._reloads = Counter(
             "archivist_config_reloads_total", "Changes of the configuration by outcome.", ["outcome"], registry=self.registry
         )
+        self._runs = Gauge(
+            "archivist_ingest_runs", "Runs of the job whose reports are kept, by status.", ["status"], registry=self.registry
+        )
+        self._last_run = Gauge(
+            "archivist_ingest_last_run_status",
+            "1 at the status of the last run that has ended, 0 at the others.",
+            ["status"],
+            registry=self.registry,
+        )
+        self._last_run_ended = Gauge(
+            "archivist_ingest_last_run_timestamp_seconds",
+            "When the last run ended, in seconds since 1970; NaN before there was one.",
+            registry=self.registry,
+        )
+        self._last_run_seconds = Gauge(
+            "archivist_ingest_last_run_duration_seconds",
+            "How long it took; NaN if that is not known.",
+            registry=self.registry,
+        )
+        self._last_run_failures = Gauge(
+            "archivist_ingest_last_run_failures", "Documents that it could not read.", registry=self.registry
+        )
+        self._last_good_run = Gauge(
+            "archivist_ingest_last_success_timestamp_seconds",
+            "When a run last ended with what is served as it should be: published, or nothing had changed.",
+            registry=self.registry,
+        )
+        self._held = Gauge(
+            "archivist_snapshot_held", "1 where a snapshot is held: runs publish nothing.", registry=self.registry
+        )
+        self._snapshot_created = Gauge(
+            "archivist_snapshot_created_timestamp_seconds",
+            "When the snapshot served was made, in seconds since 1970; NaN where there is none.",
+            registry=self.registry,
+        )
         self._documents = Gauge("archivist_documents", "Documents in the snapshot served.", registry=self.registry)
         self._chunks = Gauge("archivist_chunks", "Chunks in the snapshot served.", registry=self.registry)
         self._snapshot_age = Gauge(
@@ -204,14 +240,36 @@ class Metrics:
         """What is being served now."""
         self._documents.set(documents)
         self._chunks.set(chunks)
+        self._snapshot_created.set(created_at.timestamp())
         self._snapshot_age.set((datetime.now(UTC) - created_at).total_seconds())
 
     def show_no_snapshot(self) -> None:
         """Nothing can be served."""
         self._documents.set(0)
         self._chunks.set(0)
+        self._snapshot_created.set(float("nan"))
         self._snapshot_age.set(float("nan"))
+
+    def show_held(self, held: bool) -> None:
+        """Whether a snapshot is held."""
+        self._held.set(held)
+
+    def show_runs(self, overview: Overview, statuses: Sequence[str]) -> None:
+        """The history of the job."""
+        last = overview.last or {}
+        for status in statuses:
+            self._runs.labels(status).set(overview.by_status.get(status, 0))
+            if status not in AT_WORK:
+                self._last_run.labels(status).set(last.get("status") == status)
+        self._last_run_ended.set(_known(overview.ended_at))
+        self._last_run_seconds.set(_known(last.get("took_s")))
+        self._last_run_failures.set(last.get("failures", 0))
+        self._last_good_run.set(_known(overview.well_at))
 
     def text(self) -> bytes:
         """The exposition that Prometheus reads."""
         return generate_latest(self.registry)
+
+
+def _known(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access import authenticate
+from app.access import authenticate, check_same_site
 from app.logs import error_fields
 from app.problems import problem_of, problem_of_status, problem_response, unexpected_problem
 from app.reload import Current
@@ -28,6 +28,9 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's number for a caller that hung up; only lo
 
 PROTECTED_PREFIXES = ("/v1", "/metrics", "/openapi.json", "/docs")
 """Paths that need the key when there is one. The page, /livez and /readyz are open; /readyz keeps its detail back."""
+
+UPLOADS_PATH = "/v1/documents"
+"""Where a document is uploaded, by POST."""
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -105,7 +108,7 @@ def _route_of(scope: Scope) -> str:
 
 
 class Gate:
-    """Refuses a foreign Host, a missing key and a body over the limit."""
+    """Refuses a foreign Host, a missing key, a change that another site's page asks for, and a body over the limit."""
 
     def __init__(self, app: ASGIApp, server: ServerSettings) -> None:
         self._app, self._server = app, server
@@ -119,7 +122,7 @@ class Gate:
         if refused is not None:
             await refused(scope, receive, send)
             return
-        await self._app(scope, self._limited(receive), send)
+        await self._app(scope, self._limited(scope, receive), send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         path, request_id = scope["path"], scope["state"]["request_id"]
@@ -131,10 +134,13 @@ class Gate:
             return problem_response(problem_of_status(404, "a path may not climb with '..'"), path, request_id)
         try:
             if path.startswith(PROTECTED_PREFIXES):
-                scope["state"]["caller"] = authenticate(self._server, headers.get("authorization"))
+                client = scope.get("client")
+                address = client[0] if client else None
+                scope["state"]["caller"] = authenticate(self._server, headers.get("authorization"), address)
+            check_same_site(scope["method"], headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
             length = headers.get("content-length", "0")
-            if not length.isascii() or not length.isdigit() or len(length) > 18 or int(length) > self._server.max_body_bytes:
-                raise self._too_large()
+            if not length.isascii() or not length.isdigit() or len(length) > 18 or int(length) > self._limit(scope)[1]:
+                raise self._too_large(scope)
         except RequestError as error:
             return problem_response(problem_of(error), path, request_id)
         return None
@@ -150,20 +156,28 @@ class Gate:
             host = name
         return host in {allowed.lower() for allowed in self._server.allowed_hosts}
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the body is larger than {self._server.max_body_bytes} bytes (server.max_body_bytes); send less")
+    def _limit(self, scope: Scope) -> tuple[str, int]:
+        """The limit of this request's body, and its key: a document is longer than a question."""
+        if scope["method"] == "POST" and scope["path"] == UPLOADS_PATH:
+            return "max_upload_bytes", self._server.max_upload_bytes
+        return "max_body_bytes", self._server.max_body_bytes
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _too_large(self, scope: Scope) -> TooLarge:
+        key, limit = self._limit(scope)
+        return TooLarge(f"the body is larger than {limit} bytes (server.{key}); send less")
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         received = 0
+        limit = self._limit(scope)[1]
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self._server.max_body_bytes:
+                if received > limit:
                     # The framework lets only its own exception through from here.
-                    raise HTTPException(413, str(self._too_large()))
+                    raise HTTPException(413, str(self._too_large(scope)))
             return message
 
         return counted

@@ -36,6 +36,7 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.ConfigError: Kind(500, "Configuration error", "the configuration cannot be used; run `archivist config check`"),
     errors.RequestError: Kind(400, "Bad request", None),
     errors.Unauthorized: Kind(401, "Key required", None),
+    errors.Forbidden: Kind(403, "Forbidden", None),
     errors.NotFound: Kind(404, "Not found", None),
     errors.Gone: Kind(410, "Version gone", None),
     errors.Conflict: Kind(409, "Conflict", None),

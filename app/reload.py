@@ -41,10 +41,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the configuration comes from. `load` reads all of it anew, and raises ConfigError."""
+    """Where the configuration comes from. `load` reads all of it anew, and raises ConfigError.
+
+    `ingest` is the command line that starts the job under this configuration; empty where the service starts none.
+    """
 
     file: Path
     load: Callable[[], ServiceSettings]
+    ingest: tuple[str, ...] = ()
 
 
 class Current:

@@ -347,6 +347,12 @@ class Ready(Shown):
                         "chunks": 210,
                         "embedder": "all-MiniLM-L6-v2",
                     },
+                    "last_run": {
+                        "run_id": "000007-9f86d081",
+                        "status": "published",
+                        "ended_at": "2026-11-23T02:00:09+00:00",
+                        "failures": 0,
+                    },
                 }
             ]
         }
@@ -356,6 +362,7 @@ class Ready(Shown):
     codes: list[str] | None = None
     advice: list[str] | None = None
     snapshot: dict[str, str | int] | None = None
+    last_run: dict[str, str | int] | None = None
 
 
 class ProblemDetails(BaseModel):

@@ -23,6 +23,7 @@ class ServerSettings(Settings):
         default=("127.0.0.1", "localhost", "[::1]"), description="Host headers that are answered; `*` = any."
     )
     max_body_bytes: int = Field(default=1_000_000, ge=1_000, description="Largest request body, in bytes.")
+    max_upload_bytes: int = Field(default=100_000_000, ge=1_000, description="Largest document that is uploaded, in bytes.")
     max_question_chars: int = Field(default=8_000, ge=1, description="Longest question, in characters.")
     max_messages: int = Field(default=100, ge=1, description="Most earlier turns in one request.")
 

@@ -173,8 +173,16 @@ def serve(
     run_service(
         settings,
         on_ready=lambda address: _print(_welcome(address, example, has_key=settings.server.api_key is not None)),
-        origin=Origin(file, load),
+        origin=Origin(file, load, _ingest_command(file, data)),
     )
+
+
+def _ingest_command(file: Path, data: Path | None) -> tuple[str, ...]:
+    """What starts the job under the configuration that the service has."""
+    # `-m` would put the working folder before our own packages, unless that is where they are run from.
+    trusted = () if {"", str(Path.cwd())} & set(sys.path) else ("-P",)
+    flags = () if data is None else ("--data", str(data))
+    return (sys.executable, *trusted, "-m", "archivist", "ingest", "--config", str(file), *flags)
 
 
 def _welcome(address: str, example: str, *, has_key: bool) -> str:

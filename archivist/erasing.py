@@ -70,8 +70,8 @@ def erase(data_dir: Path, labels: LabelSettings, *, keep: int | None, wait_s: fl
     """
     from app.state.erasure import erase_answers
     from corpus.erasure import Erased, documents_there, erase_old, erase_uploads, files_served, forget_work
+    from corpus.lock import locked
     from corpus.rewrite import erase_deleted
-    from ingest.lock import locked
     from ingest.sources.pages import forget_pages
 
     with locked(data_dir), _opened(data_dir, labels) as overlay:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from archivist.settings import load_settings
-from ingest.runs import read_run, read_runs, run_ids
+from corpus.runs import read_run, read_runs, run_ids
 
 runs_app = typer.Typer(help="Look at past runs of the job.", no_args_is_help=True)
 

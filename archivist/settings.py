@@ -26,9 +26,11 @@ from app.settings import (
     ServerSettings,
     ServiceSettings,
 )
+from app.uploads import UPLOADS
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest.isolation.settings import IsolationSettings
+from ingest.labels import EVERYONE
 from ingest.settings import ChunkingSettings, GateSettings, IngestSettings, JobSettings, SourceSettings
 
 PREFIX = "ARCHIVIST_"
@@ -82,20 +84,39 @@ class Settings(BaseSettings):
 
     def job(self) -> JobSettings:
         """What the job is told. Raises: ConfigError."""
-        names = [source.collection for source in self.sources]
+        sources = (*self.sources, *self._uploads())
+        names = [source.collection for source in sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigError(f"two sources are called {twice[0]!r}; give each its own `name`: it is part of documents' ids")
+            raise ConfigError(f"two sources are called {twice[0]!r}{_own_name(twice[0])}: it is part of documents' ids")
         for source in self.sources:
             for label in (source.label, *(rule.label for rule in source.rules)):
                 if label is not None and label not in self.labels.order:
                     known = ", ".join(self.labels.order)
                     raise ConfigError(f"source {source.collection!r}: label {label!r} is not in labels.order; known: {known}")
         return JobSettings(
-            data_dir=self.data_dir, sources=self.sources, labels=self.labels, embedder=self.embedder,
+            data_dir=self.data_dir, sources=sources, labels=self.labels, embedder=self.embedder,
             chunking=self.chunking, retention=self.retention, search=self.search, gate=self.gate, ingest=self.ingest,
             isolation=self.isolation,
         )  # fmt: skip
+
+    def _uploads(self) -> tuple[SourceSettings, ...]:
+        """The source of what was uploaded, where something was. The sidecar beside each file says who may see it."""
+        folder = self.data_dir / UPLOADS
+        if not folder.is_dir():
+            return ()
+        return (
+            SourceSettings(
+                path=folder, name=UPLOADS, exclude=(".*",), groups=(EVERYONE,), label=self.labels.order[0],
+                max_file_bytes=self.server.max_upload_bytes,
+            ),
+        )  # fmt: skip
+
+
+def _own_name(name: str) -> str:
+    if name == UPLOADS:
+        return ", which is the name of what was uploaded to the service; give yours another `name`"
+    return "; give each its own `name`"
 
 
 def packaged_config() -> Path:

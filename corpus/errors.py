@@ -4,6 +4,7 @@ ArchivistError
 ├── ConfigError            mend the configuration (exit 2)
 ├── RequestError           mend the request
 │   ├── Unauthorized         send the key
+│   ├── Forbidden            ask somebody who may, or from a place that may
 │   ├── NotFound             it is not there, or not yours to see
 │   ├── Gone                 that version was replaced
 │   ├── Conflict             wait for the other request
@@ -75,6 +76,10 @@ class RequestError(ArchivistError):
 
 class Unauthorized(RequestError):
     """The key is missing or not the right one."""
+
+
+class Forbidden(RequestError):
+    """The caller may not do this, or not from there."""
 
 
 class NotFound(RequestError):

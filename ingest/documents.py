@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corpus.errors import DocumentError
+from corpus.formats import format_of
 from corpus.store import Failure
 from corpus.types import MOVED_FROM, Document, document_id_of, version_of
 from ingest.described import language_of, metadata_of, title_of
 from ingest.labels import access_of_row, narrowed
 from ingest.plan import Plan
 from ingest.readers.extract import Extract
-from ingest.readers.read import format_of
 from ingest.scan import Found
 from ingest.settings import JobSettings
 from ingest.sources.folder import SourceFile

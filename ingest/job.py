@@ -25,6 +25,7 @@ from corpus.errors import (
     RunRefused,
     SnapshotDamaged,
 )
+from corpus.lock import locked
 from corpus.manifest import EmbedderStamp
 from corpus.published import MODELS, current_id, number_of, point_to, purge, refuse_while_held, remove_litter
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
@@ -37,7 +38,6 @@ from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs
 from ingest.guard import removals, vanished
 from ingest.isolation.pool import Readers
 from ingest.isolation.process import Disturbed
-from ingest.lock import locked
 from ingest.notify import notify
 from ingest.overridden import Overrides
 from ingest.parent import made_like_this, making, open_parent

@@ -43,7 +43,7 @@ ONLY = {
     "docx": {"ingest/readers/docx.py"},
     "pptx": {"ingest/readers/pptx.py"},
     "openpyxl": {"ingest/readers/xlsx.py"},
-    "filelock": {"ingest/lock.py"},
+    "filelock": {"corpus/lock.py"},
     "typer": {
         f"archivist/{name}.py"
         for name in ("cli", "config_check", "documents", "evaluate", "fake_llm", "fit", "runs", "snapshots")

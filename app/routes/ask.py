@@ -94,7 +94,7 @@ async def whole_answer(request: Request, services: Services, pump: Pump[Event]) 
             "description": "The answer; with `stream: true` the events sources, delta…, and done (the answer) or error.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
         },
-        **problems(404, 409, 415, 422, 429, 502, 503, 504),
+        **problems(403, 404, 409, 415, 422, 429, 502, 503, 504),
     },
 )
 async def ask_question(request: Request, services: ServicesOf, caller: CallerOf, body: AskRequest) -> Any:
@@ -139,7 +139,7 @@ def _event(name: str, data: str) -> bytes:
     "/v1/search",
     summary="Find passages",
     response_model=SearchResponse,
-    responses=problems(415, 422, 503),
+    responses=problems(403, 415, 422, 503),
 )
 async def search_passages(services: ServicesOf, caller: CallerOf, body: SearchRequest) -> SearchResponse:
     """Finds passages in the documents the caller may see, best first. Nothing is stored."""

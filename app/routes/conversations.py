@@ -55,7 +55,7 @@ async def show_conversation(
     "/v1/conversations/{conversation_id}",
     summary="Delete a conversation",
     status_code=204,
-    responses=problems(404, 409, 422, 503),
+    responses=problems(403, 404, 409, 422, 503),
 )
 async def delete_conversation(
     request: Request, services: ServicesOf, caller: CallerOf, conversation_id: ConversationId

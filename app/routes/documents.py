@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.access import Caller
 from app.requests import StrictRoute
-from app.routes.shared import CallerOf, CursorOf, LimitOf, ServicesOf, problems
+from app.routes.shared import AdministratorOf, CallerOf, CursorOf, LimitOf, ServicesOf, problems
 from app.schemas import DocumentList, DocumentShown, DocumentText
 from app.services import Services
-from corpus.errors import Gone, NotFound
+from app.uploads import Uploads
+from corpus.errors import Gone, NoSnapshot, NotFound
 
 router = APIRouter(route_class=StrictRoute, tags=["documents"])
 
@@ -33,6 +34,17 @@ async def show_document(
     return await services.compute(_shown, services, caller, document_id, version)
 
 
+@router.delete(
+    "/v1/documents/{document_id}", summary="Delete a document", status_code=204, responses=problems(403, 404, 422, 503)
+)
+async def delete_document(
+    request: Request, services: ServicesOf, caller: AdministratorOf, document_id: Annotated[str, Path(max_length=64)]
+) -> Response:
+    """Nobody finds it from the next request on, and no run brings it back. An uploaded file is removed with it."""
+    await services.compute(_deleted, services, request.app.state.uploads, caller, document_id)
+    return Response(status_code=204)
+
+
 def _listed(services: Services, caller: Caller, cursor: str | None, limit: int) -> DocumentList:
     with services.snapshots.lease() as leased:
         found = leased.snapshot.store.document_summaries(caller.groups, after=cursor, limit=limit + 1)
@@ -51,3 +63,25 @@ def _shown(services: Services, caller: Caller, document_id: str, version: str | 
     if version is not None and version != document.version:
         raise Gone(document_id, version, document.version)
     return DocumentText.model_validate(document)
+
+
+def _deleted(services: Services, uploads: Uploads, caller: Caller, document_id: str) -> None:
+    uploaded = _uploaded(services, uploads, caller, document_id)
+    seen = None
+    try:
+        with services.snapshots.lease() as leased:
+            if leased.snapshot.store.document(document_id, caller.groups) is not None:
+                seen = leased.snapshot.seen(document_id)
+    except NoSnapshot:
+        pass  # what was uploaded before the first run can be taken back
+    if seen is None and uploaded is None:
+        raise NotFound("document", document_id)
+    services.overlay.delete(document_id, caller.owner, seen)
+    if uploaded is not None:
+        uploads.remove(uploaded)
+
+
+def _uploaded(services: Services, uploads: Uploads, caller: Caller, document_id: str) -> str | None:
+    """The uploaded file of a document that the caller may see, ingested or not; None where there is none."""
+    name = uploads.name_of(document_id)
+    return name if name is not None and not set(uploads.groups_of(name)).isdisjoint(caller.groups) else None

@@ -134,6 +134,7 @@ _MODELS = {
 _STATED = {
     400: ("Invalid request", "invalid_request_error", "invalid"),
     401: ("Key required", "invalid_request_error", "unauthorized"),
+    403: ("From another site", "invalid_request_error", "forbidden"),
     404: ("Unknown model", "invalid_request_error", "model_not_found"),
     405: ("Method not allowed", "invalid_request_error", "method_not_allowed"),
     413: ("Too large", "invalid_request_error", "too_large"),
@@ -189,7 +190,7 @@ async def list_models(services: ServicesOf, _caller: CallerOf) -> dict[str, Any]
                 "text/event-stream": {"schema": {"type": "string"}, "example": "data: {…}\n\ndata: [DONE]\n\n"},
             },
         },
-        **_errors(400, 401, 404, 405, 413, 415, 421, 429, 500, 502, 503, 504),
+        **_errors(400, 401, 403, 404, 405, 413, 415, 421, 429, 500, 502, 503, 504),
     },
 )
 async def complete(request: Request, services: ServicesOf, caller: CallerOf, body: ChatRequest) -> Any:

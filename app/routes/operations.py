@@ -9,14 +9,17 @@ from fastapi import APIRouter, Request, Response
 
 from app.access import authenticate
 from app.logs import error_fields
-from app.loopback import is_loopback_host
 from app.metrics import CONTENT_TYPE
 from app.reload import Reloader
+from app.routes.ingest import RunsOf
 from app.routes.shared import CallerOf, ServicesOf, problems
+from app.runs import Runs
 from app.schemas import Ready
 from app.services import Services
 from corpus.embedders.stamped import names_another
 from corpus.errors import EmbedderError, OverlayError, SnapshotError, StateError, Unauthorized
+from corpus.published import held
+from corpus.runs import STATUSES
 
 READY_WITHIN_S = 1.5
 
@@ -58,14 +61,15 @@ async def live() -> dict[str, str]:
     response_model_exclude_none=True,
     responses={**problems(), 503: {"description": "It cannot answer.", "model": Ready}},
 )
-async def ready(request: Request, response: Response, services: ServicesOf) -> Ready:
+async def ready(request: Request, response: Response, services: ServicesOf, runs: RunsOf) -> Ready:
     """200 ready, 200 degraded, 503 unavailable. Codes and advice are for an administrator only."""
     response.headers["Cache-Control"] = "no-store"
     try:
         async with asyncio.timeout(READY_WITHIN_S):
             fatal, codes, snapshot = await services.compute(_look, services)
+            last_run = await services.compute(_last_run, runs)
     except TimeoutError:
-        fatal, codes, snapshot = False, ["busy"], None
+        fatal, codes, snapshot, last_run = False, ["busy"], None, None
     if services.gateway.status()["down"]:
         codes.append("llm_down")
     reloader: Reloader | None = request.app.state.reloader
@@ -80,14 +84,14 @@ async def ready(request: Request, response: Response, services: ServicesOf) -> R
     advice = [ADVICE[code] for code in codes if code in ADVICE]
     if reloader is not None and reloader.problem is not None:
         advice.append(reloader.problem)
-    return Ready(status=status, codes=codes, advice=advice, snapshot=snapshot)
+    return Ready(status=status, codes=codes, advice=advice, snapshot=snapshot, last_run=last_run)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=problems())
-async def metrics(services: ServicesOf, _caller: CallerOf) -> Response:
+async def metrics(services: ServicesOf, runs: RunsOf, _caller: CallerOf) -> Response:
     """Prometheus' text format. Needs the key where there is one."""
     services.gateway.show_budgets()
-    return Response(await services.compute(_exposition, services), media_type=CONTENT_TYPE)
+    return Response(await services.compute(_exposition, services, runs), media_type=CONTENT_TYPE)
 
 
 def _look(services: Services) -> tuple[bool, list[str], dict[str, str | int] | None]:
@@ -122,19 +126,30 @@ def _look(services: Services) -> tuple[bool, list[str], dict[str, str | int] | N
     return fatal, codes, snapshot
 
 
+def _last_run(runs: Runs) -> dict[str, str | int] | None:
+    """The last run that has ended: its id, its status, when, and how many documents it could not read."""
+    last = runs.overview().last
+    if last is None:
+        return None
+    return {
+        "run_id": last["run"],
+        "status": last["status"],
+        "ended_at": last["ended_at"] or last["started_at"] or "",
+        "failures": last["failures"],
+    }
+
+
 def _is_administrator(request: Request, services: Services) -> bool:
-    """Whoever has the key; where there is none, whoever calls from this machine."""
-    server = services.settings.server
-    if server.api_key is None:
-        return request.client is not None and is_loopback_host(request.client.host)
+    host = request.client.host if request.client is not None else None
     try:
-        authenticate(server, request.headers.get("authorization"))
+        return authenticate(services.settings.server, request.headers.get("authorization"), host).administrator
     except Unauthorized:
         return False
-    return True
 
 
-def _exposition(services: Services) -> bytes:
+def _exposition(services: Services, runs: Runs) -> bytes:
+    services.metrics.show_runs(runs.overview(), STATUSES)
+    services.metrics.show_held(_is_held(services))
     try:
         with services.snapshots.lease() as leased:
             opened = leased.snapshot
@@ -142,3 +157,10 @@ def _exposition(services: Services) -> bytes:
     except (SnapshotError, EmbedderError, OverlayError):
         services.metrics.show_no_snapshot()
     return services.metrics.text()
+
+
+def _is_held(services: Services) -> bool:
+    try:
+        return held(services.settings.data_dir) is not None
+    except SnapshotError:
+        return True  # a file that names none stops every run too

@@ -15,7 +15,7 @@ from app.problems import PROBLEM_TYPE
 from app.schemas import ProblemDetails
 from app.services import Services
 from app.settings import ServerSettings
-from corpus.errors import Conflict, Invalid
+from corpus.errors import Conflict, Forbidden, Invalid
 from corpus.types import Message
 
 _bearer = HTTPBearer(auto_error=False, description="`server.api_key`; only where one is configured.")
@@ -32,8 +32,15 @@ def _caller(request: Request, _credentials: Annotated[object, Security(_bearer)]
     return caller
 
 
+def _administrator(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    if not caller.administrator:
+        raise Forbidden("this is for an administrator: whoever has server.api_key; without one, callers on this machine")
+    return caller
+
+
 ServicesOf = Annotated[Services, Depends(_services)]
 CallerOf = Annotated[Caller, Depends(_caller)]
+AdministratorOf = Annotated[Caller, Depends(_administrator)]
 CursorOf = Annotated[
     str | None, Query(max_length=200, pattern=r"^[A-Za-z0-9_\-]+$", description="`next_cursor` of the page before.")
 ]
@@ -100,6 +107,7 @@ def check_ask(services: Services, ask: Ask) -> None:
 _STATED: dict[int, tuple[str, str, str]] = {
     400: ("bad-request", "Bad Request", "the body is not JSON: Expecting value at line 1, column 14"),
     401: ("unauthorized", "Key required", "this service needs its key; send the header `Authorization: Bearer …`"),
+    403: ("forbidden", "Forbidden", "this comes from a page of another site, which may change nothing here"),
     404: ("not-found", "Not found", "no conversation 'x'; it does not exist or is not visible to you"),
     405: ("method-not-allowed", "Method Not Allowed", "PUT is not for '/v1/ask'; the Allow header says what is"),
     409: ("conflict", "Conflict", "conversation 'x' is being answered; wait until that answer has ended"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from corpus.errors import DocumentError
+from corpus.formats import FORMATS, format_of
 from ingest.readers.csv import read_csv
 from ingest.readers.docx import read_docx
 from ingest.readers.eml import read_eml
@@ -19,36 +20,10 @@ from ingest.readers.pptx import read_pptx
 from ingest.readers.text import read_text
 from ingest.readers.xlsx import read_xlsx
 
-__all__ = ["FORMATS", "READER_VERSION", "Extract", "format_of", "read"]
-
 # Raise it when any reader's output changes: a document is unchanged only if its bytes and this are.
 READER_VERSION = 2
 
-FORMATS = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".txt": "text",
-    ".text": "text",
-    ".html": "html",
-    ".htm": "html",
-    ".pdf": "pdf",
-    ".docx": "docx",
-    ".pptx": "pptx",
-    ".xlsx": "xlsx",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".eml": "eml",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-"""The format that each extension stands for."""
-
 _BINARY = ("pdf", "docx", "pptx", "xlsx")
-
-
-def format_of(name: str) -> str | None:
-    """The format that a file's extension stands for, or None for one that is not read."""
-    return FORMATS.get(PurePosixPath(name).suffix.casefold())
 
 
 def read(name: str, data: bytes) -> Iterator[Extract | DocumentError]:

@@ -19,7 +19,7 @@ from corpus.addresses import Guard
 from corpus.disk import writing
 from corpus.errors import ConfigError, DocumentError, EgressError, PageTooLarge
 from corpus.fetching import Fetcher, Page
-from ingest.readers.read import format_of
+from corpus.formats import format_of
 from ingest.settings import SourceSettings
 from ingest.sources.folder import SourceFile
 

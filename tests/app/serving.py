@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -16,6 +18,7 @@ import uvicorn
 
 from app.llm.settings import LlmSettings
 from app.main import create_app, server_config
+from app.reload import Origin
 from app.services import Services, build_services
 from app.settings import AnswerSettings, HistorySettings, PromptSettings, ServerSettings, ServiceSettings
 from corpus.embedders.embedder import Embedder, open_embedder
@@ -96,11 +99,22 @@ def composed(settings: ServiceSettings) -> Services:
     return build_services(settings, _embedder())
 
 
+def job_of(site: Path, settings: ServiceSettings) -> Origin:
+    """Where the service's configuration comes from, with the real job over the documents of a published folder."""
+    rules = [{"match": "board/**", "groups": ["board"], "label": "confidential"}]
+    sources = [{"path": str(site / "documents"), "name": "handbook", "rules": rules}]
+    file = site / "archivist.yaml"
+    file.write_text(json.dumps({"data_dir": str(site / "data"), "sources": sources}))
+    return Origin(file, lambda: settings, (sys.executable, "-m", "archivist", "ingest", "--config", str(file)))
+
+
 @asynccontextmanager
-async def running(settings: ServiceSettings) -> AsyncIterator[ServiceClient]:
-    """A client of the whole application, inside its lifespan."""
-    app = create_app(settings, composed(settings))
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+async def running(
+    settings: ServiceSettings, origin: Origin | None = None, address: str = "127.0.0.1"
+) -> AsyncIterator[ServiceClient]:
+    """A client of the whole application, inside its lifespan, that calls from `address`."""
+    app = create_app(settings, composed(settings), origin)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=(address, 4711))
     async with (
         app.router.lifespan_context(app),
         ServiceClient(app.state.current.services, transport) as client,
@@ -109,9 +123,9 @@ async def running(settings: ServiceSettings) -> AsyncIterator[ServiceClient]:
 
 
 @contextmanager
-def listening(settings: ServiceSettings) -> Iterator[str]:
+def listening(settings: ServiceSettings, origin: Origin | None = None) -> Iterator[str]:
     """The service on a free loopback port, in a thread of this process; the address."""
-    app = create_app(settings, composed(settings))
+    app = create_app(settings, composed(settings), origin)
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from app.access import Caller, authenticate
+from app.access import Caller, authenticate, check_same_site
 from app.settings import ServerSettings
-from corpus.errors import Unauthorized
+from corpus.errors import Forbidden, Unauthorized
 
 KEYED = ServerSettings(api_key=SecretStr("canary-key-4711"), groups=("everyone", "finance"))
 
@@ -50,3 +50,45 @@ def test_any_other_header_is_refused_without_naming_the_key(header: str | None) 
     with pytest.raises(Unauthorized) as refused:
         authenticate(KEYED, header)
     assert "4711" not in str(refused.value)
+
+
+def test_an_administrator_has_the_key_or_without_one_calls_from_this_machine() -> None:
+    """With a key the address says nothing; without one it alone does, and an unknown one is another machine's."""
+    open_server = ServerSettings()
+    for host, administrator in (("127.0.0.1", True), ("::1", True), ("192.0.2.7", False), ("", False), (None, False)):
+        assert authenticate(open_server, None, host).administrator is administrator, host
+    for address in ("127.0.0.1", "192.0.2.7", None):
+        assert authenticate(KEYED, "Bearer canary-key-4711", address).administrator
+
+
+@pytest.mark.parametrize(
+    ("method", "origin", "fetch_site", "allowed"),
+    [
+        ("POST", None, None, True),
+        ("POST", "http://127.0.0.1:8080", None, True),
+        ("POST", "HTTP://127.0.0.1:8080", "same-origin", True),
+        ("POST", "https://archivist.example.com", "same-origin", True),
+        ("POST", None, "none", True),
+        ("POST", "http://127.0.0.1:3000", None, False),
+        ("POST", "http://127.0.0.1:3000", "same-site", False),
+        ("POST", "http://evil.example", None, False),
+        ("POST", "http://evil.example", "cross-site", False),
+        ("POST", "http://127.0.0.1:8080", "cross-site", False),
+        ("POST", "http://127.0.0.1:8080.evil.example", None, False),
+        ("POST", "null", None, False),
+        ("POST", "", None, False),
+        ("DELETE", "http://evil.example", None, False),
+        ("PUT", None, "cross-site", False),
+        ("GET", "http://evil.example", "cross-site", True),
+        ("HEAD", "http://evil.example", None, True),
+    ],
+)
+def test_a_change_is_refused_where_a_browser_says_it_comes_from_elsewhere(
+    method: str, origin: str | None, fetch_site: str | None, allowed: bool
+) -> None:
+    """By Sec-Fetch-Site where it is sent, else by Origin against Host; who sends neither is no browser's page."""
+    if allowed:
+        check_same_site(method, "127.0.0.1:8080", origin, fetch_site)
+    else:
+        with pytest.raises(Forbidden, match="another site"):
+            check_same_site(method, "127.0.0.1:8080", origin, fetch_site)

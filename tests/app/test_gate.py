@@ -241,3 +241,24 @@ async def test_a_damaged_database_is_a_clear_503(client: ServiceClient, site: Pa
     assert (await client.get("/livez")).status_code == 200
     ready = await client.get("/readyz")
     assert (ready.status_code, ready.json()["codes"]) == (503, ["state_unavailable"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}],
+)
+async def test_a_page_of_another_site_changes_nothing(client: ServiceClient, headers: dict[str, str]) -> None:
+    """Without a key this machine's browsers are trusted, so what a foreign page sends is 403 for every method that changes."""
+    for method, path in (("POST", "/v1/ask"), ("DELETE", "/v1/conversations/x"), ("POST", "/v1/nowhere"), ("PUT", "/")):
+        refused = await client.request(method, path, headers={**JSON, **headers}, content=b"{}")
+        assert (refused.status_code, refused.json()["type"]) == (403, "urn:archivist:problem:forbidden"), path
+    refused = await client.post("/v1/chat/completions", headers={**JSON, **headers}, content=b"{}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+    assert (await client.get("/v1/documents", headers=headers)).status_code == 200
+
+
+async def test_the_services_own_page_may_ask(client: ServiceClient) -> None:
+    """What its own page sends is answered, with either header."""
+    for headers in ({"origin": "http://testserver"}, {"sec-fetch-site": "same-origin", "origin": "https://testserver"}):
+        found = await client.post("/v1/search", headers=headers, json={"query": "travel"})
+        assert found.status_code == 200

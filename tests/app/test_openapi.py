@@ -34,6 +34,14 @@ CALLS = {
     "DELETE /v1/conversations/{conversation_id}",
     "GET /v1/documents",
     "GET /v1/documents/{document_id}",
+    "POST /v1/documents",
+    "DELETE /v1/documents/{document_id}",
+    "POST /v1/ingest",
+    "GET /v1/ingest",
+    "GET /v1/ingest/{run_id}",
+    "GET /v1/snapshots",
+    "POST /v1/snapshots/{snapshot_id}/activate",
+    "DELETE /v1/snapshots/hold",
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -115,12 +123,14 @@ def test_every_call_states_its_errors_and_shows_an_example(document: dict[str, A
             assert call["summary"], path
             if path.startswith("/v1"):
                 assert {"401", "421", "500"} <= set(call["responses"]), (method, path)
+                for_administrators = path.startswith(("/v1/ingest", "/v1/snapshots"))
+                assert ("403" in call["responses"]) is (method != "get" or for_administrators), (method, path)
             for status, response in call["responses"].items():
                 for media_type, content in response.get("content", {}).items():
                     if int(status) >= 400 and status != "503" and not path.startswith(("/v1/chat", "/v1/models")):
                         assert media_type == "application/problem+json", (path, status)
                         assert content["example"]["status"] == int(status)
-            if "requestBody" in call:
+            if "application/json" in call.get("requestBody", {}).get("content", {}):
                 reference = call["requestBody"]["content"]["application/json"]["schema"]["$ref"]
                 assert document["components"]["schemas"][reference.rsplit("/", 1)[-1]]["examples"], path
 

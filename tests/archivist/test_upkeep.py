@@ -13,10 +13,10 @@ from app.state.erasure import ERASED, erase_answers
 from app.state.state import State
 from archivist.cli import app as cli
 from corpus.embedders.embedder import Embedder
+from corpus.lock import locked
 from corpus.published import current_id, snapshot_ids
 from corpus.settings import RetentionSettings, SearchSettings
 from corpus.snapshot import open_current
-from ingest.lock import locked
 from tests.archivist.canary import CANARY, found_by_word, places, tell
 from tests.conftest import Run
 from tests.making import job_settings, write_files

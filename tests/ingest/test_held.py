@@ -9,11 +9,11 @@ import pytest
 
 from corpus.errors import RunRefused
 from corpus.published import current_id, hold_of, release, snapshot_ids
+from corpus.runs import run_ids
 from corpus.snapshot import activate
 from ingest import job
 from ingest.preview import preview
 from ingest.report import Event
-from ingest.runs import run_ids
 from tests.conftest import Run
 from tests.making import job_settings, litter
 

@@ -18,11 +18,12 @@ import pytest
 from pydantic import SecretStr
 
 from corpus.errors import ConfigError, DocumentError
+from corpus.runs import next_run_id, read_run, read_runs, run_ids
 from ingest import job
 from ingest.isolation.process import ReaderProcess
 from ingest.notify import message
 from ingest.readers.extract import Extract
-from ingest.runs import RunLog, next_run_id, read_run, read_runs, run_ids
+from ingest.runs import RunLog
 from ingest.settings import GateSettings, IngestSettings
 from tests.conftest import Run
 from tests.making import job_settings, write_files

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.errors import DocumentError
+from corpus.formats import FORMATS, format_of
 from ingest.readers.extract import Extract
-from ingest.readers.read import FORMATS, format_of, read
+from ingest.readers.read import read
 from tests.ingest.sample_files import ENCRYPTED_OFFICE, SAMPLES, packed, pdf, slides, word
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)

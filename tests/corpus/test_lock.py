@@ -11,14 +11,14 @@ import pytest
 
 from archivist import cli
 from corpus.errors import LockHeld
-from ingest.lock import locked
+from corpus.lock import locked
 from tests.making import write_files
 
 HOLDER = """
 import sys
 from pathlib import Path
 from corpus.errors import LockHeld
-from ingest.lock import locked
+from corpus.lock import locked
 for line in sys.stdin:
     try:
         with locked(Path(sys.argv[1])):
