@@ -15,6 +15,7 @@ import numpy as np
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import MODELS, open_current
+from ingest.isolation.settings import IsolationSettings
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
 
 REMOTE = (
@@ -87,13 +88,14 @@ def copy_published(folder: Path, target: Path) -> Path:
 
 
 def job_settings(data_dir: Path, *folders: Path, rules: Sequence[RuleSettings] = RULES, **values: Any) -> JobSettings:
-    """The job's settings for one or several source folders, each named after its folder."""
+    """The job's settings for one or several source folders, each named after its folder. One process reads all files."""
     parts: dict[str, Any] = {
         "sources": tuple(SourceSettings(path=folder, name=folder.name, rules=tuple(rules)) for folder in folders),
         "labels": LabelSettings(),
         "embedder": EmbedderSettings(),
         "chunking": ChunkingSettings(),
         "retention": RetentionSettings(),
+        "isolation": IsolationSettings(workers=1),
     }
     return JobSettings(data_dir=data_dir, **{**parts, **values})
 
