@@ -18,7 +18,7 @@ from tests.making import contents, write_files
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 needs_faketime = pytest.mark.skipif(
-    FAKETIME is None, reason="NOT CHECKED: another clock takes libfaketime (apt-get install libfaketime)"
+    FAKETIME is None, reason="NOT CHECKED: another clock takes libfaketime (apt-get install faketime)"
 )
 DAY_S, YEAR_S = 86_400, 365 * 86_400
 
