@@ -231,7 +231,7 @@ async def test_b5_a_provider_that_is_killed_under_load(site: Path, fake: Running
     # Killed at somebody's first word and not at some time: how far the others are by then hangs on what else is going on here.
     streams, arriving_s, killed_at_word_of = 20, 1.0, random.Random(seed).randint(4, 14)
     begun = 0
-    with fake_in_a_process(0.7, 30) as (address, process):
+    with fake_in_a_process(0.7, 10) as (address, process):
         llm = llm_of(fake, primary={"base_url": address})
         async with (
             serving_here(settings_of(site / "data", llm=llm)) as served,
