@@ -9,15 +9,16 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8080
 CONFIG ?= examples/handbook.yaml
-# How pytest is called: `make test WORKERS=2` runs on two processes, `make test PYTEST_ARGS=tests/corpus` only some.
-WORKERS ?=
+# How pytest is called: on a process for each core, eight at most; `make test WORKERS=0` on one, `PYTEST_ARGS=tests/corpus` some.
+WORKERS ?= auto
 PYTEST_ARGS ?=
 # Where builds of torch without CUDA are; with a GPU: TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-PYTEST := $(BIN)/python -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadfile)
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist loadfile
 DESCRIBED := pyproject.toml constraints.txt
 
 .PHONY: run install test test-nightly check bench clean
@@ -31,7 +32,7 @@ run: install
 install: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not nightly" $(PYTEST_ARGS)
+	$(PYTEST) $(PARALLEL) -m "not nightly" $(PYTEST_ARGS)
 
 test-nightly: $(VENV)/.installed-dev
 	$(PYTEST) -m nightly $(PYTEST_ARGS)

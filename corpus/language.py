@@ -45,7 +45,7 @@ def _load() -> tuple[LanguageIdentifier, LanguageIdentifier]:
 
 
 def _unpacked() -> LanguageIdentifier:
-    """The package's model, unpacked in memory: its own function writes it to /tmp, which may be full or not ours."""
+    """The package's model, unpacked in memory: its own function writes 36 MB to /tmp, which may be full."""
     with np.load(io.BytesIO(lzma.decompress((MODEL_DIR / MODEL_FILE).read_bytes())), allow_pickle=False) as parts:
         return LanguageIdentifier(
             parts["ptc"], parts["pc"], parts["classes"].tolist(), _array(parts["nextmove"]), parts["out_feat"].tolist(),

@@ -90,6 +90,8 @@ def _open_work(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, check_same_thread=False)
         try:
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (input_hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT")
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("a page of it is damaged")
             return connection
         except sqlite3.OperationalError as error:  # the disk, not the file: what it holds is worth keeping
             connection.close()
@@ -98,5 +100,5 @@ def _open_work(path: Path) -> sqlite3.Connection:
             connection.close()
             if attempt == 2:
                 raise
-            path.unlink()
+            forget(path)
     raise AssertionError("unreachable")

@@ -52,6 +52,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared / "models"
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> EmbedderSettings:
+    """The settings of a model of few weights that is exported in a second, engine onnx."""
+    from tests.tiny_embedder import make_multilingual_model  # torch, which many tests need not wait for
+
+    folder = make_multilingual_model(tmp_path_factory.mktemp("tiny") / "model", list(FILES.values()) * 5)
+    return EmbedderSettings(model=str(folder), engine="onnx")
+
+
 @pytest.fixture
 def run(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The real job, with the model that is loaded already, which is not exported."""

@@ -16,6 +16,7 @@ from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.published import MODELS
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import open_current
+from ingest.isolation.settings import IsolationSettings
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
 
 REMOTE = (
@@ -88,13 +89,14 @@ def copy_published(folder: Path, target: Path) -> Path:
 
 
 def job_settings(data_dir: Path, *folders: Path, rules: Sequence[RuleSettings] = RULES, **values: Any) -> JobSettings:
-    """The job's settings for one or several source folders, each named after its folder."""
+    """The job's settings for one or several source folders, each named after its folder. One process reads all files."""
     parts: dict[str, Any] = {
         "sources": tuple(SourceSettings(path=folder, name=folder.name, rules=tuple(rules)) for folder in folders),
         "labels": LabelSettings(),
         "embedder": EmbedderSettings(),
         "chunking": ChunkingSettings(),
         "retention": RetentionSettings(),
+        "isolation": IsolationSettings(workers=1),
     }
     return JobSettings(data_dir=data_dir, **{**parts, **values})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer
@@ -15,7 +14,9 @@ from tokenizers.normalizers import NFKC
 from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import UnigramTrainer
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertModel
+
+from tests.tiny_bert import make_bert
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 DIMENSION = 48
@@ -34,16 +35,10 @@ def make_multilingual_model(folder: Path, texts: Sequence[str]) -> Path:
     fast.post_processor = TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=fast, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>",
-        model_max_length=LONGEST,
-    )  # fmt: skip
-    torch.manual_seed(7)
-    model = BertModel(
-        BertConfig(
-            vocab_size=fast.get_vocab_size(), hidden_size=DIMENSION, num_hidden_layers=2, num_attention_heads=4,
-            intermediate_size=96, max_position_embeddings=LONGEST, pad_token_id=1,
-        )
+    special = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>"}
+    model, tokenizer = make_bert(
+        BertModel, fast, special,
+        longest=LONGEST, hidden_size=DIMENSION, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96,
     )  # fmt: skip
     bare = folder.with_name(f"{folder.name}-bare")
     model.save_pretrained(bare)

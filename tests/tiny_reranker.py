@@ -11,7 +11,9 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+from tests.tiny_bert import make_bert
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -27,16 +29,11 @@ def make_cross_encoder(folder: Path, likes: str, *, scores: int = 1) -> Path:
     fast.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=fast, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        model_max_length=LONGEST,
-    )  # fmt: skip
-    torch.manual_seed(7)
-    model = BertForSequenceClassification(
-        BertConfig(  # type: ignore[call-arg]
-            vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=LONGEST, num_labels=scores, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        )
+    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]"}
+    model, tokenizer = make_bert(
+        BertForSequenceClassification, fast, special,
+        longest=LONGEST, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_labels=scores, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     _train(model, tokenizer, likes)
     model.save_pretrained(folder)

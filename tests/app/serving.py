@@ -24,6 +24,7 @@ from app.settings import AnswerSettings, HistorySettings, PromptSettings, Server
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
 from ingest import job
+from ingest.isolation.settings import IsolationSettings
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings, SourceSettings
 from tests.making import link_models
 from tests.servers import wait_until
@@ -59,6 +60,7 @@ def publish(folder: Path, data_dir: Path, models: Path | None = None) -> None:
             embedder=EmbedderSettings(),
             chunking=ChunkingSettings(),
             retention=RetentionSettings(),
+            isolation=IsolationSettings(workers=1),
         )
     )
 

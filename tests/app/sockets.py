@@ -96,8 +96,10 @@ class Streamed:
     took_s: float = 0.0
 
 
-async def asked(client: httpx.AsyncClient, question: str = QUESTION, **body: object) -> Streamed:
-    """Ask in a stream and read it to its end."""
+async def asked(
+    client: httpx.AsyncClient, question: str = QUESTION, *, begun: Callable[[], object] = lambda: None, **body: object
+) -> Streamed:
+    """Ask in a stream and read it to its end. `begun` is called at its first word."""
     got = Streamed()
     began = time.perf_counter()
     async with client.stream("POST", "/v1/ask", json={"question": question, "stream": True, **body}) as response:
@@ -107,6 +109,8 @@ async def asked(client: httpx.AsyncClient, question: str = QUESTION, **body: obj
         else:
             async for name, data in _events(response):
                 assert not got.ended, f"{name!r} came after {got.ended!r}"
+                if name == "delta" and got.first_s is None:
+                    begun()
                 _take(got, name, data, time.perf_counter() - began)
     got.took_s = time.perf_counter() - began
     return got

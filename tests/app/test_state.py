@@ -343,7 +343,7 @@ def _set_application(path: Path) -> None:
     ],
 )
 def test_a_file_that_is_not_what_we_wrote_is_refused(tmp_path: Path, damage: object, says: str) -> None:
-    """Damage, an empty file, another version and another program's file are clear errors, and the file is left alone."""
+    """Threat A6: damage, an empty file, another version or another program's file is a clear error, and it is left alone."""
     path = tmp_path / "service.db"
     state = State(path)
     conversation_id = state.create_conversation("anna", "x")

@@ -66,14 +66,15 @@ def test_a_damaged_file_is_refused_before_it_is_opened(own: Path, name: str) -> 
         graph.check()
 
 
-def test_a_damaged_graph_is_exported_again(own: Path) -> None:
+def test_a_damaged_graph_is_exported_again(tiny: EmbedderSettings, tmp_path: Path) -> None:
     """The job mends what the service refuses, and leaves one graph."""
-    (graph,) = graphs(own)
+    open_embedder(tiny, models=tmp_path, exporting=Exporting("f"), threads=1)
+    (graph,) = graphs(tmp_path)
     (graph.folder / GRAPH).write_bytes(b"damaged")
-    opened = open_embedder(EmbedderSettings(), models=own, exporting=Exporting(fingerprint()), threads=1)
+    opened = open_embedder(tiny, models=tmp_path, exporting=Exporting("f"), threads=1)
     assert opened.engine == "onnx"
     assert opened.graph is not None
-    read_graph(own, opened.graph).check()
+    read_graph(tmp_path, opened.graph).check()
 
 
 def test_a_changed_description_is_another_graph(own: Path) -> None:
@@ -124,7 +125,7 @@ def test_writing_leaves_no_litter_and_replaces_what_was_there(own: Path) -> None
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_model_that_cannot_be_exported_is_run_by_its_own_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+    tiny: EmbedderSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
     """With a reason that reaches a person; engine onnx refuses instead."""
     import corpus.embedders.export as export
@@ -136,22 +137,25 @@ def test_a_model_that_cannot_be_exported_is_run_by_its_own_library(
     if not installed:
         monkeypatch.setattr(embedder_module, "find_spec", lambda name: None if name == "onnx" else name)
     notes: list[str] = []
-    opened = open_embedder(EmbedderSettings(), models=tmp_path, exporting=Exporting("f", note=notes.append), threads=1)
+    either = tiny.model_copy(update={"engine": "auto"})
+    opened = open_embedder(either, models=tmp_path, exporting=Exporting("f", note=notes.append), threads=1)
     assert (opened.engine, opened.graph) == ("sentence-transformers", None)
     reason = "RuntimeError: no symbolic for aten::odd" if installed else "onnx is not installed"
     assert len(notes) == 1
     assert reason in notes[0]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ModelNotExported, match=reason):
-        open_embedder(EmbedderSettings(engine="onnx"), models=tmp_path, exporting=Exporting("f"))
+        open_embedder(tiny, models=tmp_path, exporting=Exporting("f"))
 
 
-def test_a_graph_whose_vectors_differ_is_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_whose_vectors_differ_is_not_accepted(
+    tiny: EmbedderSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is compared with the reference and found to be other is refused, fused or not."""
     forward = onnx.OnnxEmbedder._forward
     monkeypatch.setattr(onnx.OnnxEmbedder, "_forward", lambda self, batch: np.roll(forward(self, batch), 1, axis=1))
     with pytest.raises(ModelNotExported, match=r"the graph's vectors are not the model's \(least cosine -?0\.\d+\)"):
-        open_embedder(EmbedderSettings(engine="onnx"), models=tmp_path, exporting=Exporting("f"))
+        open_embedder(tiny, models=tmp_path, exporting=Exporting("f"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ from evaluation.bench.options import Options
 from evaluation.golden import Question
 from evaluation.quality import Answered, Ranking
 from ingest import job
-from tests.making import FILES, job_settings, write_files
+from tests.making import FILES, job_settings, link_models, write_files
 
 ROOT = Path(__file__).parents[2]
 HISTORY = (Message("user", "When are expense reports due?"),)
@@ -157,7 +157,7 @@ def test_the_first_token_is_measured_through_a_real_service(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("loaded")
-def test_documents_are_ingested_and_asked_as_a_user_would(tmp_path: Path) -> None:
+def test_documents_are_ingested_and_asked_as_a_user_would(tmp_path: Path, models: Path) -> None:
     """The job and the service as processes of their own; then the golden set counts what they can and cannot answer."""
     folder = write_files(tmp_path / "documents", FILES)
     rules = [{"match": "board/**", "groups": ["board"]}]
@@ -173,6 +173,7 @@ def test_documents_are_ingested_and_asked_as_a_user_would(tmp_path: Path) -> Non
     ]  # fmt: skip
     golden = tmp_path / "golden.jsonl"
     golden.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    link_models(models, tmp_path / "handbook")
     part = measure_handbook(options(tmp_path, config=config, golden=golden))
     found = by_name(part)
     assert found["gold document in top 5"].data == "golden.jsonl, 1 of 2"

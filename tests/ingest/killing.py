@@ -177,7 +177,7 @@ import faiss, tantivy
 from tests.ingest import killing
 from corpus.language import detect_language
 from ingest import job
-detect_language("Loading its model writes to /tmp, which is not what is tested here.")
+detect_language("Its model is loaded here, once for all the runs that are forked from this.")
 for line in sys.stdin:
     data, documents, stop = line.rstrip("\\n").split("\\t")
     pid = os.fork()

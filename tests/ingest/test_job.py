@@ -40,6 +40,18 @@ from tests.making import job_settings
 report = job.run(job_settings(Path(sys.argv[1]), *map(Path, sys.argv[2:])))
 """
 
+WAITING = """
+import sys
+from ingest.vectors import VectorSource
+keep = VectorSource._keep
+def keep_and_wait(self, rows):
+    keep(self, rows)
+    print("kept", flush=True)
+    sys.stdin.read()
+VectorSource._keep = keep_and_wait
+"""
+"""Goes before the job in a process that is to be killed when it has kept its first vectors: it says so, and goes no further."""
+
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file with its inode and time of change."""
@@ -76,7 +88,12 @@ def start(*arguments: str | Path, code: str = JOB) -> subprocess.Popen[str]:
     """Another process that runs the job."""
     root = Path(__file__).parents[2]
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -374,16 +391,12 @@ def test_a_kill_while_embedding_costs_no_vector_twice(tmp_path: Path, run: Run, 
     settings = job_settings(tmp_path / "data", source)
     work = tmp_path / "data" / "work" / "embeddings.db"
     link_models(models, tmp_path / "data")
-    child = start(tmp_path / "data", source)
-    with child:
-        deadline = time.monotonic() + 120
-        while not (held := _held(work)):
-            assert child.poll() is None, child.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with start(tmp_path / "data", source, code=WAITING + JOB) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "kept\n", child.communicate()
         child.send_signal(signal.SIGKILL)
     held = _held(work)
-    assert held >= 128
+    assert held == 128
     report = run(settings)
     assert report.published
     assert report.embedded == report.chunks - held > 0

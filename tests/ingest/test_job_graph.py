@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.embedders.graph import GRAPH, graphs, read_graph, write_graph
+from corpus.embedders.graph import GRAPH, Graph, building, graphs, read_graph, write_graph
 from corpus.manifest import as_written, digest_of, read_manifest
 from corpus.published import current_id, point_to, purge
 from corpus.settings import EmbedderSettings, RetentionSettings, SearchSettings
@@ -123,9 +123,23 @@ def test_a_graph_goes_with_the_last_snapshot_that_names_it(settings: JobSettings
 
 
 @pytest.mark.parametrize("damage", ["removed", "changed"])
-def test_an_unchanged_run_mends_the_graph_that_the_service_needs(settings: JobSettings, damage: str) -> None:
+def test_an_unchanged_run_mends_the_graph_that_the_service_needs(
+    settings: JobSettings, models: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is embedded and nothing is published, but the model is exported again."""
     job.run(settings)
+    (exported,) = graphs(models)
+    asked: list[str] = []
+
+    def export(settings: EmbedderSettings, folder: Path, fingerprint: str, _: object) -> Graph:
+        # What the real one comes to; that is tested where the model is exported.
+        asked.append(fingerprint)
+        files = building(folder)
+        for path in exported.folder.iterdir():
+            shutil.copy(path, files)
+        return write_graph(folder, files, exported.about)
+
+    monkeypatch.setattr("corpus.embedders.export.export_model", export)
     models = settings.data_dir / "models"
     (graph,) = graphs(models)
     if damage == "removed":
@@ -137,13 +151,13 @@ def test_an_unchanged_run_mends_the_graph_that_the_service_needs(settings: JobSe
     assert (report.published, report.embedded) == (False, 0)
     mended = next(each for each in graphs(models) if each.is_whole)
     assert mended.fits(settings.embedder)
-    assert mended.about.fingerprint == graph.about.fingerprint
+    assert asked == [mended.about.fingerprint] == [graph.about.fingerprint]
 
 
-def test_what_int8_loses_is_in_the_report(settings: JobSettings) -> None:
+def test_what_int8_loses_is_in_the_report(settings: JobSettings, tiny: EmbedderSettings) -> None:
     """Measured on pieces of the documents; its vectors are another model's, so nothing is kept of the fp32 snapshot."""
-    job.run(settings)
-    report = job.run(settings.model_copy(update={"embedder": EmbedderSettings(precision="int8")}))
+    job.run(settings.model_copy(update={"embedder": tiny}))
+    report = job.run(settings.model_copy(update={"embedder": tiny.model_copy(update={"precision": "int8"})}))
     assert (report.embedded, report.reused) == (2, 0)
     assert len(report.notes) == 1
     assert report.notes[0].startswith("int8 against fp32: texts 14, mean cosine 0.9")

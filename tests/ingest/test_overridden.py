@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from corpus.overlay import Overlay
+from corpus.published import current_id
 from corpus.search import Query, Scope
 from corpus.settings import SearchSettings
-from corpus.snapshot import OpenSnapshot, current_id, open_current
+from corpus.snapshot import OpenSnapshot, open_current
 from corpus.types import Document, document_id_of
 from corpus.verify import problems_of
 from ingest import job

@@ -23,7 +23,7 @@ from corpus.types import Passage, Vectors
 from ingest import job
 from tests.app.answering.passages import passage
 from tests.app.serving import composed, settings_of
-from tests.making import job_settings
+from tests.making import job_settings, link_models
 
 pytestmark = pytest.mark.anyio
 
@@ -149,12 +149,11 @@ async def test_a_sentence_is_embedded_once(embedder: Embedder) -> None:
 
 
 @pytest.fixture(scope="module")
-def handbook(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def handbook(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample handbook, published for everybody."""
     data_dir = tmp_path_factory.mktemp("handbook") / "data"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "open_embedder", lambda settings, **_: embedder)
-        job.run(job_settings(data_dir, ROOT / "examples" / "handbook", rules=()))
+    link_models(models, data_dir)
+    job.run(job_settings(data_dir, ROOT / "examples" / "handbook", rules=()))
     return data_dir
 
 

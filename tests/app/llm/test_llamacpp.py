@@ -363,7 +363,8 @@ async def test_modules_in_the_working_folder_are_not_the_childs(tmp_path: Path, 
     (tmp_path / "short.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
     backend = backend_of(Path("short.gguf"))
-    with pytest.raises(BackendUnreachable, match="did not load: failed to read"):
+    # What llama.cpp says of the file, or, where the child has ended before that is read, what its binding does.
+    with pytest.raises(BackendUnreachable, match=r"did not load: (failed to read|RuntimeError: Failed to init server)"):
         await all_of(backend, asking("Count:", 2))
     await backend.close()
 
