@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from corpus.snapshot import current_id
 from evaluation.bench.figures import Aim, BenchError, Figure, Part, percentile
 from evaluation.bench.invented import Language
 from evaluation.bench.invented_embedder import InventedEmbedder
@@ -77,9 +76,7 @@ def _measure_size(options: Options, share: Share, folder: Path) -> list[Figure]:
     built = run_job(options, settings, folder)
     disk = disk_mb(data_dir)
     say("running again with nothing changed")
-    before = current_id(data_dir)
     again = run_job(options, settings, folder)
-    published = int(current_id(data_dir) != before)
     say("searching")
     searched = run_searches(share, data_dir, folder)
     say("running again with every hundredth file changed")
@@ -92,7 +89,7 @@ def _measure_size(options: Options, share: Share, folder: Path) -> list[Figure]:
         raise BenchError(f"the job made {chunks} chunks, then {changed.report['chunks']}; failures: {built.report['failures']}")
     return [
         *_build_figures(part, share, built, data),
-        *_again_figures(part, share, again, published, data),
+        *_again_figures(part, share, again, data),
         *_changed_figures(part, share, changed, new_chunks, data),
         Figure(part, "disk, one snapshot", disk, "MB", data),
         Figure(
@@ -176,12 +173,12 @@ def _build_figures(part: str, share: Share, ran: Ran, data: str) -> list[Figure]
     ]
 
 
-def _again_figures(part: str, share: Share, ran: Ran, published: int, data: str) -> list[Figure]:
+def _again_figures(part: str, share: Share, ran: Ran, data: str) -> list[Figure]:
     aim = Aim(UNCHANGED_S) if share.files <= SMALL_CORPUS else None
     return [
         Figure(part, "unchanged, again", ran.took_s, "s", f"{share.files:,} files, from the process's start to its end", aim),
         Figure(part, "unchanged, embedded", ran.report["embedded"], "chunks", data, Aim(0)),
-        Figure(part, "unchanged, new snapshots", published, "snapshots", data, Aim(0)),
+        Figure(part, "unchanged, new snapshots", int(ran.report["published"]), "snapshots", data, Aim(0)),
         *_memory(part, "unchanged, peak memory", ran.resident_mb, "the job"),
     ]
 

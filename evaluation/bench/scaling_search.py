@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from corpus.dense import DenseIndex
 from corpus.search import Query, Scope
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, open_current
@@ -87,7 +86,8 @@ def measure_searches(asked: Asked, vectors: Vectors) -> Searched:
         limit = settings.candidates
         masks = {group: snapshot.store.mask([group], {}) for group in (EVERYONE, *asked.groups)}
         found = {group: _dense(snapshot, vectors[: asked.filtered], limit, mask) for group, mask in masks.items()}
-        recalls = recall(snapshot.dense, vectors[: asked.filtered], masks, {group: ids for group, (ids, _) in found.items()})
+        ordinals = {group: ids for group, (ids, _) in found.items()}
+        recalls = recall(snapshot.dense.vectors, snapshot.dense.size, vectors[: asked.filtered], masks, ordinals)
     finally:
         snapshot.close()
     scoped = {
@@ -129,16 +129,20 @@ def _dense(snapshot: OpenSnapshot, vectors: Vectors, limit: int, mask: Mask) -> 
 
 
 def recall(
-    dense: DenseIndex, queries: Vectors, masks: Mapping[str, Mask], found: Mapping[str, Sequence[Ordinals]]
+    vectors_of: Callable[[Ordinals], Vectors],
+    size: int,
+    queries: Vectors,
+    masks: Mapping[str, Mask],
+    found: Mapping[str, Sequence[Ordinals]],
 ) -> dict[str, float]:
     """For each mask, which share of the best visible chunks stands among the first found; one of no chunks is 1.
 
     What the best are is computed by numpy from the stored vectors. Equal ones may stand for each other.
     """
     best = {name: np.full((len(queries), DEPTH), -np.inf, dtype=np.float32) for name in masks}
-    for begin in range(0, dense.size, BLOCK):
-        ordinals = np.arange(begin, min(begin + BLOCK, dense.size))
-        cosines = queries @ dense.vectors(ordinals).T
+    for begin in range(0, size, BLOCK):
+        ordinals = np.arange(begin, min(begin + BLOCK, size))
+        cosines = queries @ vectors_of(ordinals).T
         for name, mask in masks.items():
             both = np.concatenate([best[name], cosines[:, mask[ordinals]]], axis=1)
             best[name] = np.partition(both, -DEPTH, axis=1)[:, -DEPTH:]
@@ -149,7 +153,7 @@ def recall(
         hits = 0
         for query, threshold, ordinals in zip(queries, least, found[name], strict=True):
             first = ordinals[:DEPTH]
-            good = dense.vectors(first) @ query >= threshold - SAME_SCORE
+            good = vectors_of(first) @ query >= threshold - SAME_SCORE
             hits += int((good & mask[first]).sum())
         recalls[name] = hits / (possible * len(queries)) if possible else 1.0
     return recalls

@@ -15,7 +15,6 @@ import pytest
 
 from app.llm.settings import LlmSettings
 from app.settings import HistorySettings, PromptSettings, ServerSettings, ServiceSettings
-from corpus.dense import DenseIndex, DenseWriter
 from corpus.embedders.embedder import Embedder
 from corpus.settings import EmbedderSettings, LabelSettings, SearchSettings
 from evaluation.bench.figures import Aim, BenchError, Figure
@@ -168,26 +167,22 @@ def test_texts_are_as_long_as_real_chunks(texts: list[str]) -> None:
     assert max(counts) < 220
 
 
-def test_recall_is_counted_against_all_visible_chunks(tmp_path: Path) -> None:
+def test_recall_is_counted_against_all_visible_chunks() -> None:
     """A found chunk counts where none is better; a hidden one does not, nor one beyond the tenth; equal ones are as good."""
     random = np.random.default_rng(3)
     vectors = random.standard_normal((60, 16)).astype(np.float32)
     vectors[7] = vectors[8]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    writer = DenseWriter(16)
-    writer.add(vectors)
-    writer.write(tmp_path / "dense.faiss")
-    dense = DenseIndex(tmp_path / "dense.faiss")
     query = vectors[7:8]
     everything, some, none = np.ones(60, dtype=bool), np.arange(60) % 20 == 7, np.zeros(60, dtype=bool)
-    best = np.argsort(-(dense.vectors(np.arange(60)) @ query[0]), kind="stable")
+    best = np.argsort(-(vectors @ query[0]), kind="stable")
     worst = best[::-1][:10]
     masks = {"all": everything, "half": everything, "tie": everything, "three": some, "hidden": some, "none": none}
     found = {
         "all": best[:12], "half": np.concatenate([best[:5], worst[:5], best[5:10]]),
         "tie": np.where(best[:10] == 7, 8, best[:10]), "three": np.array([7, 27]), "hidden": best[1:11], "none": best[:0],
     }  # fmt: skip
-    recalls = recall(dense, query, masks, {name: [ordinals] for name, ordinals in found.items()})
+    recalls = recall(vectors.__getitem__, 60, query, masks, {name: [ordinals] for name, ordinals in found.items()})
     expected = len(set(best[1:11].tolist()) & {27, 47, 7}) / 3
     assert recalls == pytest.approx({"all": 1, "half": 0.5, "tie": 1, "three": 2 / 3, "hidden": expected, "none": 1})
 
