@@ -298,12 +298,16 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="handbook, latency, first_token, startup, livez, gateway, embedding or dataset; else all. Repeatable."
+            help="handbook, latency, first_token, startup, livez, gateway, embedding, dataset or scaling; "
+            "else all but the last. Repeatable."
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="A data set: folder with corpus.jsonl and queries.jsonl.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps what was embedded for the next time.")] = None,
     real: Annotated[bool, typer.Option("--real", help="Embed the generated corpus; else random vectors.")] = False,
+    sizes: Annotated[
+        list[int] | None, typer.Option(min=1, help="Chunks of a corpus for `scaling`. Repeatable; else 10000, 100000, 1000000.")
+    ] = None,
     held_s: Annotated[float, typer.Option(min=0, help="Seconds that many streams are held at a time; 0 = not.")] = 60.0,
     misses: Annotated[bool, typer.Option("--misses", help="Print the questions that count against a figure.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where an aim is missed.")] = False,
@@ -311,7 +315,7 @@ def bench(
 ) -> None:
     """Measure this machine: quality on the golden set, latency, start, memory. Starts what it measures; takes minutes."""
     from app.logs import configure_logs
-    from evaluation.bench.options import Options
+    from evaluation.bench.options import SIZES, Options
     from evaluation.bench.report import chosen, measure_parts
 
     configure_logs(logging.WARNING)
@@ -322,14 +326,17 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="archivist-bench-") as scratch:
         options = Options(
             settings=settings.service(), job=settings.job(), config=path, golden=golden, scratch=Path(scratch),
-            data=data, data_dir=data_dir, real=real, held_s=held_s, say=lambda line: print(line, file=sys.stderr),  # noqa: T201
+            data=data, data_dir=data_dir, real=real, sizes=tuple(sizes or SIZES), held_s=held_s,
+            say=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
         )  # fmt: skip
         report = measure_parts(parts, options)
     if as_json:
         _print_json(report.as_json())
     else:
         console = Console()
-        Console(width=None if console.is_terminal else 180).print(report.as_table())
+        wide = Console(width=None if console.is_terminal else 180)
+        for table in report.as_tables():
+            wide.print(table)
     if misses and not as_json:
         _print(report.shown_misses())
     if strict and not report.reached:

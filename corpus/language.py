@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from py3langid.langid import MODEL_DIR, MODEL_FILE, LanguageIdentifier
 
+from corpus.heap import give_back
 from corpus.lexical import STEMMED
 
 SAMPLE = 3000
@@ -41,6 +42,7 @@ def _load() -> tuple[LanguageIdentifier, LanguageIdentifier]:
     stemmed = copy(everything)
     # Only what the lexical index can stem makes a difference, and fewer choices make fewer mistakes.
     stemmed.set_languages(sorted(set(STEMMED) & set(everything.labels)))
+    give_back()
     return everything, stemmed
 
 

@@ -64,30 +64,46 @@ def run(
     allow_removals: bool = False,
     measure: Measure | None = None,
     run_id: str | None = None,
+    embedder: Embedder | None = None,
 ) -> Report:
     """Bring the snapshot up to date with the sources, and write the run's report.
 
     `allow_removals` lets a run remove any share of the documents. `measure` is what the gate measures a golden set with.
+<<<<<<< HEAD
     Raises: LockHeld where another run is at work, RunRefused where a snapshot is held, or where a guard or the gate stopped it,
     ConfigError where a source is not there, ArchivistError where nothing can be published; what is served is untouched then.
+=======
+    `embedder` is used instead of the configured one.
+    Raises: LockHeld where another run is at work, RunRefused where a guard or the gate stopped it, ConfigError where a source
+    is not there, ArchivistError where nothing can be published; the served snapshot is untouched then.
+>>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
     """
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
     with locked(settings.data_dir):
         log = RunLog(settings.data_dir, run_id, settings.ingest.runs_kept)
-        return _reported(settings, log, lambda: _run_locked(settings, log, listener, allow_removals, measure))
+        return _reported(settings, log, lambda: _run_locked(settings, log, listener, allow_removals, measure, embedder))
 
 
 def _run_locked(
-    settings: JobSettings, log: RunLog, listener: Listener, allow_removals: bool, measure: Measure | None
+    settings: JobSettings,
+    log: RunLog,
+    listener: Listener,
+    allow_removals: bool,
+    measure: Measure | None,
+    embedder: Embedder | None,
 ) -> Report:
     refuse_while_held(settings.data_dir)
     remove_litter(settings.data_dir)
     parent = open_parent(settings.data_dir)
     overrides = None
     try:
+<<<<<<< HEAD
         overrides = Overrides(settings.data_dir, settings.labels, parent.store if parent is not None else None)
         job = _Run(settings, log.hearing(listener), parent, overrides, allow_removals=allow_removals, measure=measure)
+=======
+        job = _Run(settings, log.hearing(listener), parent, allow_removals=allow_removals, measure=measure, embedder=embedder)
+>>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
         return replace(job.run(), run=log.run_id)
     finally:
         if overrides is not None:
@@ -120,6 +136,14 @@ def _tell(settings: JobSettings, log: RunLog, ended: dict[str, Any]) -> None:
         log.note(ended, webhook=notify(settings.ingest.webhook_url.get_secret_value(), ended))
 
 
+def _identity(settings: JobSettings, given: Embedder | None) -> tuple[str, str]:
+    """The model's name, and what its vectors depend on."""
+    if given is not None:
+        return given.model, given.fingerprint
+    folder = find_model(settings.embedder.model, allow_hub=settings.embedder.allow_hub)
+    return settings.embedder.model, fingerprint_of(folder, settings.embedder)
+
+
 class _Run:
     """One run: its settings, the parent snapshot it starts from, and how far it is."""
 
@@ -132,13 +156,14 @@ class _Run:
         *,
         allow_removals: bool = False,
         measure: Measure | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self.settings, self.listener, self.parent, self.overrides = settings, listener, parent, overrides
         self.allow_removals, self.measure = allow_removals, measure
         self.started = time.monotonic()
+        self.given = embedder
         self.embedder: Embedder | None = None
-        folder = find_model(settings.embedder.model, allow_hub=settings.embedder.allow_hub)
-        self.fingerprint = fingerprint_of(folder, settings.embedder)
+        self.model, self.fingerprint = _identity(settings, embedder)
         # Files are kept as they are only where the parent was made with this model and these chunks.
         self.base = parent if parent is not None and made_like_this(parent, self.fingerprint, settings) else None
         self.files: list[SourceFile] = []
@@ -177,7 +202,11 @@ class _Run:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
         vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
+<<<<<<< HEAD
         stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension, settings=values_of(settings.embedder))
+=======
+        stamp = EmbedderStamp(self.model, self.fingerprint, dimension)
+>>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
         readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
@@ -334,20 +363,31 @@ class _Run:
     def _load(self) -> Embedder:
         """The embedder, loaded when it is first needed: a run that embeds nothing loads no model."""
         if self.embedder is None:
+<<<<<<< HEAD
             self._say("load_model", f"loading {self.settings.embedder.model}")
             models = self.settings.data_dir / MODELS
             self.embedder = open_embedder(self.settings.embedder, models=models, exporting=self._exporting)
+=======
+            self._say("load_model", f"loading {self.model}")
+            self.embedder = self.given or self._open()
+>>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
             longest = self.embedder.max_tokens
             if self.settings.chunking.max_tokens > longest:
                 raise ConfigError(
                     f"chunking.max_tokens {self.settings.chunking.max_tokens} is longer than the {longest} tokens that "
-                    f"{self.settings.embedder.model!r} embeds; set it to {longest} or less"
+                    f"{self.model!r} embeds; set it to {longest} or less"
                 )
         return self.embedder
 
+<<<<<<< HEAD
     @property
     def _exporting(self) -> Exporting:
         return Exporting(self.fingerprint, self._sample, self.notes.append)
+=======
+    def _open(self) -> Embedder:
+        exporting = Exporting(self.fingerprint, self._sample, self.notes.append)
+        return open_embedder(self.settings.embedder, models=self.settings.data_dir / MODELS, exporting=exporting)
+>>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
 
     def _sample(self) -> list[str]:
         """Pieces of the documents, from files all over the sources."""

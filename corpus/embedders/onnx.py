@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 from tokenizers import Tokenizer
 
 from corpus.embedders.graph import GRAPH, TOKENIZER, Graph
+from corpus.heap import give_back
 from corpus.settings import EmbedderSettings
 from corpus.types import Vectors
 
@@ -45,6 +46,8 @@ class OnnxEmbedder:
         self._batch_size = INT8_BATCH if about.precision == "int8" else settings.batch_size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # An arena would keep what the longest batch so far took, for good; taking it anew for each costs nothing measurable.
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         try:
             self._session = onnxruntime.InferenceSession(str(graph.folder / GRAPH), options, providers=["CPUExecutionProvider"])
         except LOAD_ERRORS as error:
@@ -52,15 +55,16 @@ class OnnxEmbedder:
         self._tokenizer = Tokenizer.from_file(str(graph.folder / TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(about.max_tokens)
-        self._counter = Tokenizer.from_file(str(graph.folder / TOKENIZER))
-        self._counter.no_padding()
-        self._counter.no_truncation()
+        # The model's file was held beside the session while that was made.
+        give_back()
         workers = threads if threads is not None else _cores()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="embed") if workers > 1 else None
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text without special tokens."""
-        return len(self._counter.encode(text, add_special_tokens=False).ids)
+        counted = self._tokenizer.encode(text, add_special_tokens=False)
+        # What truncation cut off. A second tokenizer without it would be as large as the first.
+        return len(counted.ids) + sum(len(rest.ids) for rest in counted.overflowing)
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """Shapes: (len(texts), dimension) float32, rows unit length."""

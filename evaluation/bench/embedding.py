@@ -1,8 +1,9 @@
-"""How fast chunks become vectors, engine by engine on the same chunks, what each loses, and a service that needs no torch."""
+"""How fast chunks become vectors, engine by engine on the same chunks, what each loses, and what the job adds to it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, median
 
@@ -11,15 +12,15 @@ from corpus.embedders.loss import loss_of
 from corpus.settings import SearchSettings
 from corpus.snapshot import open_current
 from corpus.types import Vectors
-from evaluation.bench.children import ingest, running_service
-from evaluation.bench.client import timed_requests
+from evaluation.bench.children import ingest
 from evaluation.bench.figures import Aim, BenchError, Figure, Part
-from evaluation.bench.machine import maps, resident_mb
 from evaluation.bench.options import Options, exported
 from ingest.chunking import embedder_input
+from ingest.job import run
+from ingest.settings import GateSettings, IngestSettings, SourceSettings
 
 PART = "embedding"
-ROUNDS, STARTS, SEARCHES = 3, 3, 30
+ROUNDS = 3
 ENCODE, FP32, INT8 = "SentenceTransformer.encode", "onnx fp32", "onnx int8"
 ENOUGH_TOKENS = 150
 """Joined until so many, texts have about 176 tokens, the mean of the chunks of long documents. Source: measured."""
@@ -29,11 +30,11 @@ DEFAULT_BATCH = 32
 
 
 def measure_embedding(options: Options) -> Part:
-    """Ingest the sample, embed its chunks with each engine in turn, and start the service over it."""
+    """Ingest the sample, and embed its chunks with each engine in turn."""
     data_dir = options.scratch / "embedding"
     options.say("ingesting the documents")
     ingest(options.config, data_dir)
-    return Part((*_engines(options, data_dir), *_service(options, data_dir)))
+    return Part(tuple(_engines(options, data_dir)))
 
 
 def _engines(options: Options, data_dir: Path) -> list[Figure]:
@@ -49,9 +50,9 @@ def _engines(options: Options, data_dir: Path) -> list[Figure]:
     texts = _chunks(data_dir, reference)
     vectors: dict[str, Vectors] = {name: engine.embed_documents(texts[:8]) for name, engine in engines.items()}
     seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for run in range(ROUNDS):
+    for turn in range(ROUNDS):
         for name, engine in engines.items():
-            options.say(f"embedding {len(texts)} chunks with {name}, {run + 1} of {ROUNDS}")
+            options.say(f"embedding {len(texts)} chunks with {name}, {turn + 1} of {ROUNDS}")
             began = time.perf_counter()
             vectors[name] = engine.embed_documents(texts)
             seconds[name].append(time.perf_counter() - began)
@@ -66,7 +67,7 @@ def _engines(options: Options, data_dir: Path) -> list[Figure]:
     exact = vectors[ENCODE]
     least = float((exact * vectors[FP32]).sum(axis=1).min())
     figures.append(Figure(PART, f"{FP32}, least cosine to the same", least, "cosine", data, Aim(0.99999, at_least=True)))
-    return [*figures, *_loss(exact, vectors[INT8], data)]
+    return [*figures, *_loss(exact, vectors[INT8], data), _end_to_end(options, engines[FP32], texts)]
 
 
 def _loss(exact: Vectors, other: Vectors, data: str) -> list[Figure]:
@@ -78,44 +79,51 @@ def _loss(exact: Vectors, other: Vectors, data: str) -> list[Figure]:
     ]
 
 
+def _end_to_end(options: Options, engine: Embedder, texts: Sequence[str]) -> Figure:
+    """The whole job over Markdown files, each time beside the embedding of its chunks alone, in this process."""
+    folder = options.scratch / "markdown"
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        heading, _, rest = text.partition("\n")
+        (folder / f"{number}.md").write_text(f"# {heading}\n\n{rest}\n", encoding="utf-8")
+    # The configuration's gate and webhook are about the organisation's own documents.
+    own = {"sources": (SourceSettings(path=folder),), "gate": GateSettings(), "ingest": IngestSettings()}
+    ratios = []
+    for turn in range(ROUNDS):
+        options.say(f"ingesting them as Markdown, and embedding them alone, {turn + 1} of {ROUNDS}")
+        data_dir = options.scratch / f"end-to-end-{turn}"
+        report = run(options.job.model_copy(update={**own, "data_dir": data_dir}), embedder=engine)
+        inputs = [text for document in _inputs(data_dir) for text in document]
+        began = time.perf_counter()
+        engine.embed_documents(inputs)
+        ratios.append(report.took_s / (time.perf_counter() - began))
+    data = f"{len(texts)} Markdown files, {len(inputs)} chunks; median of {ROUNDS} turns"
+    return Figure(PART, f"ingest / its embedding alone, {FP32}", median(ratios), "x", data, Aim(1.15))
+
+
+def _inputs(data_dir: Path) -> Iterator[list[str]]:
+    """What was embedded of each document."""
+    snapshot, _ = open_current(data_dir, SearchSettings())
+    try:
+        for document, passages in snapshot.store.documents_with_passages():
+            yield [embedder_input(document.title, passage.heading, passage.text) for passage in passages]
+    finally:
+        snapshot.close()
+
+
 def _chunks(data_dir: Path, reference: Embedder) -> list[str]:
     """Texts as long as the chunks of long documents: from each chunk of the sample on, its neighbours in the document.
 
     Raises: BenchError where the sample holds none.
     """
-    snapshot, _ = open_current(data_dir, SearchSettings())
     texts = []
-    try:
-        for document, passages in snapshot.store.documents_with_passages():
-            inputs = [embedder_input(document.title, passage.heading, passage.text) for passage in passages]
-            tokens = [reference.count_tokens(text) for text in inputs]
-            for begin in range(len(inputs)):
-                end = begin + 1
-                while end < len(inputs) and sum(tokens[begin:end]) < ENOUGH_TOKENS:
-                    end += 1
-                texts.append("\n".join(inputs[begin:end]))
-    finally:
-        snapshot.close()
+    for inputs in _inputs(data_dir):
+        tokens = [reference.count_tokens(text) for text in inputs]
+        for begin in range(len(inputs)):
+            end = begin + 1
+            while end < len(inputs) and sum(tokens[begin:end]) < ENOUGH_TOKENS:
+                end += 1
+            texts.append("\n".join(inputs[begin:end]))
     if not texts:
         raise BenchError("the sample holds no chunk, so there is nothing to embed; name another with --config")
     return texts
-
-
-def _service(options: Options, data_dir: Path) -> list[Figure]:
-    """Fresh starts over the sample, the first of which only fills the file cache."""
-    bodies = [{"query": "How many days does a working student get?"}] * SEARCHES
-    ready, memory, with_torch = [], None, None
-    for run in range(STARTS + 1):
-        options.say(f"starting the service, {run} of {STARTS}")
-        with running_service(options.config, data_dir, options.key) as service:
-            ready.append(service.ready_s)
-            if run == STARTS:
-                timed_requests(service.address, options.key, "/v1/search", bodies, 1)
-                memory, with_torch = resident_mb(service.pid), maps(service.pid, "libtorch")
-    data = f"{options.config.stem}; median of {STARTS} starts"
-    figures = [Figure(PART, "service, start to ready", median(ready[1:]), "s", data, Aim(2))]
-    if memory is not None:
-        figures.append(Figure(PART, "resident memory of the service", memory, "MB", f"after {SEARCHES} searches", Aim(350)))
-    if with_torch is not None:
-        figures.append(Figure(PART, "services that loaded torch", int(with_torch), "", "of 1", Aim(0)))
-    return figures

@@ -14,7 +14,9 @@ from corpus.errors import ArchivistError
 Z_95 = 1.959964
 """The standard normal's 97.5 % point."""
 
-DECIMALS = {"ms": 1, "µs": 1, "requests": 0, "s": 1, "%": 1, "MB": 0, "x": 2, "/s": 1, "cosine": 7, "": 4}
+DECIMALS = {
+    "ms": 1, "µs": 1, "s": 1, "requests": 0, "chunks": 0, "snapshots": 0, "%": 1, "MB": 0, "x": 2, "/s": 1, "cosine": 7, "": 4,
+}  # fmt: skip
 
 
 class BenchError(ArchivistError):
@@ -89,10 +91,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one part measured; `misses` names, by figure, the questions that count against it."""
+    """What one part measured; `misses` names, by figure, the questions that count against it.
+
+    A part with a `caption` measured the same several times: it is a table of its own, each figure's `part` a column.
+    """
 
     figures: tuple[Figure, ...]
     misses: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    caption: str = ""
 
 
 def share(part: str, name: str, counted: int, of: int, data: str, aim: Aim | None = None) -> list[Figure]:

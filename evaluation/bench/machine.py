@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from evaluation.bench.memory import memory_of
+
 LIBRARIES = ("archivist", "torch", "sentence-transformers", "onnxruntime", "faiss-cpu", "tantivy", "fastapi", "uvicorn")
 
 
@@ -51,12 +53,8 @@ def this_machine() -> Machine:
 
 def resident_mb(pid: int) -> float | None:
     """Resident memory of a process, in MB of 10^6 bytes; None where the system has no /proc."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    kib = next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)
-    return None if kib is None else kib * 1024 / 1e6
+    memory = memory_of(pid)
+    return None if memory is None else memory["VmRSS"]
 
 
 def maps(pid: int, name: str) -> bool | None:

@@ -20,6 +20,7 @@ from evaluation.bench.generated import publish
 from ingest.settings import JobSettings
 
 CHUNKS = 10_000
+SIZES = (10_000, 100_000, 1_000_000)
 HELD_S = 60.0
 
 
@@ -29,7 +30,8 @@ class Options:
 
     `scratch` is an empty folder for what is made on the way. `config`, `golden` are the sample corpus'; `data` is the folder of
     a data set, `data_dir` where what was embedded stays for the next time; `real` embeds the generated corpus honestly.
-    `held_s` is for how many seconds many streams are held at a time; 0 leaves that out.
+    `sizes` are the chunks of the corpora that show how things grow. `held_s` is for how many seconds many streams are held at
+    a time; 0 leaves that out.
     """
 
     settings: ServiceSettings
@@ -41,6 +43,7 @@ class Options:
     data_dir: Path | None = None
     real: bool = False
     chunks: int = CHUNKS
+    sizes: tuple[int, ...] = SIZES
     held_s: float = HELD_S
     say: Callable[[str], None] = lambda line: None
 

@@ -19,6 +19,7 @@ from evaluation.bench.latency import measure_latency
 from evaluation.bench.livez import measure_livez
 from evaluation.bench.machine import Machine, this_machine
 from evaluation.bench.options import Options
+from evaluation.bench.scaling import measure_scaling
 from evaluation.bench.startup import measure_startup
 
 PARTS: dict[str, Callable[[Options], Part]] = {
@@ -30,7 +31,12 @@ PARTS: dict[str, Callable[[Options], Part]] = {
     "gateway": measure_gateway,
     "embedding": measure_embedding,
     "dataset": measure_dataset,
+    "scaling": measure_scaling,
 }
+WHEN_NAMED = ("scaling",)
+"""Parts that take longer than all others together."""
+
+VERDICTS = {None: "", True: "[green]pass[/]", False: "[red]MISS[/]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +64,14 @@ class BenchReport:
             "misses": {name: list(ids) for part in self.parts for name, ids in part.misses.items()},
         }
 
-    def as_table(self) -> Table:
-        """The report for people."""
-        table = Table(title=self.machine.shown, title_justify="left", title_style="")
-        for column in ("part", "figure", "measured", "aim", "", "data"):
-            table.add_column(column, justify="right" if column in ("measured", "aim") else "left")
-        before = None
-        for figure in self.figures:
-            if before is not None and figure.part != before:
-                table.add_section()
-            verdict = {None: "", True: "[green]pass[/]", False: "[red]MISS[/]"}[figure.passed]
-            part = "" if figure.part == before else figure.part
-            table.add_row(part, figure.name, figure.shown, figure.shown_aim, verdict, figure.data)
-            before = figure.part
-        return table
+    def as_tables(self) -> list[Table]:
+        """The report for people: one table, and one for each part that measured the same several times."""
+        rows = [figure for part in self.parts if not part.caption for figure in part.figures]
+        tables = [_in_rows(rows)] if rows else []
+        tables += [_in_columns(part) for part in self.parts if part.caption]
+        if tables:
+            tables[0].title = self.machine.shown
+        return tables
 
     def shown_misses(self) -> str:
         """The ids that count against a figure, one line a figure."""
@@ -79,15 +79,47 @@ class BenchReport:
         return "\n".join(lines)
 
 
+def _in_rows(figures: Sequence[Figure]) -> Table:
+    table = Table(title_justify="left", title_style="")
+    for column in ("part", "figure", "measured", "aim", "", "data"):
+        table.add_column(column, justify="right" if column in ("measured", "aim") else "left")
+    before = None
+    for figure in figures:
+        if before is not None and figure.part != before:
+            table.add_section()
+        part = "" if figure.part == before else figure.part
+        table.add_row(part, figure.name, figure.shown, figure.shown_aim, VERDICTS[figure.passed], figure.data)
+        before = figure.part
+    return table
+
+
+def _in_columns(part: Part) -> Table:
+    columns = list(dict.fromkeys(figure.part for figure in part.figures))
+    table = Table("figure", title_justify="left", title_style="", caption=part.caption, caption_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right")
+    found = {(figure.name, figure.part): figure for figure in part.figures}
+    for name in dict.fromkeys(figure.name for figure in part.figures):
+        table.add_row(name, *(_cell(found.get((name, column))) for column in columns))
+    return table
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None or figure.aim is None:
+        return "" if figure is None else figure.shown
+    return f"{figure.shown}  {figure.shown_aim} {VERDICTS[figure.passed]}"
+
+
 def chosen(only: Sequence[str], *, has_data: bool) -> list[str]:
-    """The parts to run: those named, or all; the data set only where there is one.
+    """The parts to run: those named, or all that do not take long; the data set only where there is one.
 
     Raises: ConfigError for a part that there is not.
     """
     for name in only:
         if name not in PARTS:
             raise ConfigError(f"--only {name!r} is not a part; known: {', '.join(PARTS)}")
-    return [name for name in PARTS if (name in only if only else name != "dataset" or has_data)]
+    left_out = WHEN_NAMED if has_data else (*WHEN_NAMED, "dataset")
+    return [name for name in PARTS if (name in only if only else name not in left_out)]
 
 
 def measure_parts(names: Sequence[str], options: Options) -> BenchReport:

@@ -80,7 +80,7 @@ def test_the_report_of_a_part_is_shown_row_by_row() -> None:
         top=["q1", "q2"], fine=[],
     )  # fmt: skip
     out = io.StringIO()
-    Console(file=out, width=140).print(report.as_table())
+    Console(file=out, width=140).print(*report.as_tables())
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if line.startswith("│")]
     assert rows == [
         ["latency", "search p50", "22.3 ms", "≤ 35.0 ms", "pass", "10,000 chunks"],
@@ -91,6 +91,33 @@ def test_the_report_of_a_part_is_shown_row_by_row() -> None:
     assert "Python 3.11.7, archivist 0.1.0" in out.getvalue()
     assert report.shown_misses() == "top: q1, q2\nfine: none"
     assert not report.reached
+
+
+def test_what_was_measured_several_times_stands_side_by_side() -> None:
+    """In a table of its own below the others: a row a figure, a column a size, each with its own aim."""
+    sizes = Part(
+        (
+            Figure("scaling 10", "build", 1.0, "s", "ten"),
+            Figure("scaling 10", "peak", 900.0, "MB", "ten", Aim(1000)),
+            Figure("scaling 20", "build", 2.0, "s", "twenty"),
+            Figure("scaling 20", "peak", 1100.0, "MB", "twenty", Aim(1000)),
+            Figure("scaling 20", "recall", 0.99, "", "twenty"),
+        ),
+        caption="invented texts",
+    )
+    plain, table = BenchReport(MACHINE, (Part((Figure("startup", "ready", 1.0, "s", "data"),)), sizes)).as_tables()
+    assert "a processor" in str(plain.title)
+    out = io.StringIO()
+    Console(file=out, width=140).print(table)
+    lines = out.getvalue().splitlines()
+    assert [cell.strip() for cell in lines[1].strip("┃").split("┃")] == ["figure", "scaling 10", "scaling 20"]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert rows == [
+        ["build", "1.0 s", "2.0 s"],
+        ["peak", "900 MB  ≤ 1000 MB pass", "1100 MB  ≤ 1000 MB MISS"],
+        ["recall", "", "0.9900"],
+    ]
+    assert lines[-1].strip() == "invented texts"
 
 
 def test_the_report_for_machines_has_the_same_values() -> None:
@@ -109,9 +136,10 @@ def test_the_report_for_machines_has_the_same_values() -> None:
 
 
 def test_parts_are_chosen_by_name() -> None:
-    """All in order where none is named, the data set only with data; an unknown one is an error that lists those there are."""
-    assert chosen([], has_data=False) == [name for name in PARTS if name != "dataset"]
-    assert chosen([], has_data=True) == list(PARTS)
+    """All in order where none is named, the data set only with data, but none that takes long; an unknown one is an error."""
+    assert chosen([], has_data=False) == [name for name in PARTS if name not in ("dataset", "scaling")]
+    assert chosen([], has_data=True) == [name for name in PARTS if name != "scaling"]
+    assert chosen(["scaling"], has_data=False) == ["scaling"]
     assert chosen(["livez", "latency"], has_data=False) == ["latency", "livez"]
     with pytest.raises(ConfigError, match="--only 'latencies' is not a part; known: handbook, latency, "):
         chosen(["latencies"], has_data=False)
