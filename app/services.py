@@ -10,8 +10,8 @@ from app.settings import ServiceSettings
 from app.state.state import State
 from corpus.embedders.embedder import Embedder, open_embedder
 from corpus.errors import ConfigError
+from corpus.published import MODELS, graph_of_current
 from corpus.rerankers.reranker import check_reranker
-from corpus.snapshot import MODELS, graph_of_current
 
 
 class Services:

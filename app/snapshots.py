@@ -11,8 +11,9 @@ from pathlib import Path
 import structlog
 
 from corpus.errors import ArchivistError, EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.published import current_id
 from corpus.settings import SearchSettings
-from corpus.snapshot import OpenSnapshot, current_id, open_current
+from corpus.snapshot import OpenSnapshot, open_current
 
 _log = structlog.get_logger(__name__)
 

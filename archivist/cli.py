@@ -246,8 +246,9 @@ def search(
 ) -> None:
     """Find passages without a running service."""
     from corpus.embedders.embedder import open_embedder
+    from corpus.published import MODELS
     from corpus.search import Query, Scope
-    from corpus.snapshot import MODELS, open_current
+    from corpus.snapshot import open_current
 
     settings = _settings(config, data).service()
     _check_question(query, settings)
@@ -320,7 +321,8 @@ def bench(
 @snapshots_app.command("list")
 def list_snapshots(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """The published snapshots, oldest first; the one being served is marked."""
-    from corpus.snapshot import current_id, read_manifest, snapshot_ids
+    from corpus.manifest import read_manifest
+    from corpus.published import current_id, snapshot_ids
 
     data_dir = _settings(config, data).data_dir
     current = current_id(data_dir)

@@ -62,8 +62,8 @@ def problems_of(settings: Settings) -> Iterator[str]:
     from app.llm.routes import Routes
     from corpus.embedders.graph import graphs
     from corpus.embedders.weights import find_model
+    from corpus.published import MODELS
     from corpus.rerankers.reranker import check_reranker
-    from corpus.snapshot import MODELS
 
     yield from _refused(lambda: Routes(settings.llm))
     try:

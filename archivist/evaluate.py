@@ -305,7 +305,7 @@ def _stored_questions(
 
 def _sides(config: Path | None, data: Path | None, compare: tuple[str, str] | None, *, has_data_set: bool) -> list[_Side]:
     """What to measure. Raises: ConfigError."""
-    from corpus.snapshot import ID, snapshot_ids
+    from corpus.published import ID, snapshot_ids
 
     if compare is None:
         file = find_config(config)
@@ -339,7 +339,7 @@ _loaded: dict[str, Embedder] = {}
 def _embedder(settings: ServiceSettings) -> Embedder:
     """The model, loaded once for both sides of a comparison that use the same."""
     from corpus.embedders.embedder import open_embedder
-    from corpus.snapshot import MODELS
+    from corpus.published import MODELS
 
     key = f"{settings.data_dir} {settings.embedder.model_dump_json()}"
     if key not in _loaded:

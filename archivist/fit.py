@@ -59,7 +59,7 @@ def fit_answerability(
 
 def _rows(golden: Path, config: Path | None, data: Path | None, limit: int | None) -> list[Row]:
     from corpus.embedders.embedder import open_embedder
-    from corpus.snapshot import MODELS
+    from corpus.published import MODELS
     from evaluation.answerability import measure
     from evaluation.beir import ingest, read_data_set
     from evaluation.golden import read_golden

@@ -26,7 +26,8 @@ def verify_snapshot(
 
     Exit code 1: damaged.
     """
-    from corpus.snapshot import current_id, read_manifest
+    from corpus.manifest import read_manifest
+    from corpus.published import current_id
     from corpus.verify import problems_of
 
     data_dir = _data_dir(config, data)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpus.disk import sync
 from corpus.errors import ConfigError
-from corpus.snapshot import current_id, point_to, purge, remove_litter, snapshot_ids
+from corpus.published import current_id, held, purge, remove_litter, snapshot_ids
 from corpus.store import Store
 
 WORK = "work/embeddings.db"
@@ -37,9 +38,9 @@ def erase_old(data_dir: Path, keep: int) -> Erased:
         if left.exists():
             left.unlink()
             files.append(f"{WORK}{suffix}")
-    wanted = [name for name in snapshot_ids(data_dir)[:-keep] if name != current]
+    wanted = [name for name in snapshot_ids(data_dir)[:-keep] if name not in (current, held(data_dir))]
     removed = purge(data_dir, keep)
-    point_to(data_dir, current)  # makes the removals durable with it
+    sync(data_dir / "snapshots")
     return Erased(tuple(removed), tuple(name for name in wanted if name not in removed), tuple(files))
 
 

@@ -1,4 +1,4 @@
-"""One published version of the corpus: write, verify, publish, open, purge.
+"""One published version of the corpus: write, verify, publish, open, activate.
 
 `data/snapshots/<id>/` holds manifest.json, chunks.db, dense.faiss and lexical/; `data/CURRENT` names the one being served.
 `data/models/` holds the exported models that manifests name.
@@ -7,15 +7,11 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
-import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,50 +20,17 @@ import numpy as np
 
 from corpus.dense import DenseIndex, DenseWriter
 from corpus.disk import sync, writing
-from corpus.embedders.graph import remove_graphs, remove_unfinished
 from corpus.embedders.weights import file_sha256
-from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
+from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
+from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
 from corpus.store import Failure, FileRecord, Store, StoreWriter, facets_of
 from corpus.types import Chunk, Document, Vectors
 
-FORMAT = 1
-ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
-BUILDING, REMOVING = ".building-", ".removing-"
-MODELS = "models"
-"""The folder of exported models in the data folder."""
-
 SAMPLE = 20
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedderStamp:
-    """Which model's vectors a snapshot holds, what made them, and the exported graph that embeds questions for it, if any."""
-
-    model: str
-    fingerprint: str
-    dimension: int
-    engine: str = "sentence-transformers"
-    graph: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a snapshot says of itself. `files` maps each file's relative path to its SHA-256; `gate` is what was checked."""
-
-    format: int
-    id: str
-    parent: str | None
-    created_at: str
-    embedder: EmbedderStamp
-    chunking: Mapping[str, int]
-    documents: int
-    chunks: int
-    failures: int
-    files: Mapping[str, str]
-    gate: Sequence[Mapping[str, Any]] = ()
 
 
 class SnapshotWriter:
@@ -121,7 +84,8 @@ class SnapshotWriter:
         raises keeps the snapshot from being published.
 
         Order: files, fsync, verification, manifest, fsync, rename, fsync, pointer. A crash at any point leaves the old one.
-        Raises: SnapshotDamaged where the verification fails, NotWritten; nothing is published then.
+        Raises: SnapshotDamaged where the verification fails, NotWritten, RunRefused where a snapshot is held; nothing is
+        published then.
         """
         with writing(self._folder):
             self._store.close()
@@ -132,7 +96,7 @@ class SnapshotWriter:
             return self._publish(gate)
 
     def _publish(self, gate: Sequence[Mapping[str, Any]]) -> Manifest:
-        number = max(map(_number, snapshot_ids(self._data_dir)), default=0) + 1
+        number = max(map(number_of, snapshot_ids(self._data_dir)), default=0) + 1
         unnamed = Manifest(
             format=FORMAT,
             id="",
@@ -146,15 +110,17 @@ class SnapshotWriter:
             files=_hash_files(self._folder),
             gate=gate,
         )
-        manifest = replace(unnamed, id=f"{number:06d}-{_digest(asdict(unnamed))}")
-        (self._folder / "manifest.json").write_text(_written(asdict(manifest)), encoding="utf-8")
+        manifest = replace(unnamed, id=f"{number:06d}-{digest_of(asdict(unnamed))}")
+        (self._folder / "manifest.json").write_text(as_written(asdict(manifest)), encoding="utf-8")
         _verify_by_searching(self._folder)
         _sync_tree(self._folder)
         target = self._data_dir / "snapshots" / manifest.id
-        self._folder.rename(target)
-        self._folder = target
-        sync(target.parent)
-        point_to(self._data_dir, manifest.id)
+        with pointing(self._data_dir) as pointer:
+            refuse_while_held(self._data_dir)
+            self._folder.rename(target)
+            self._folder = target
+            sync(target.parent)
+            pointer.set_current(manifest.id)
         return manifest
 
     def abandon(self) -> None:
@@ -242,27 +208,6 @@ def searching(folder: Path, settings: SearchSettings) -> Iterator[Searcher]:
         store.close()
 
 
-def snapshot_ids(data_dir: Path) -> list[str]:
-    """The ids of the published snapshots, oldest first."""
-    folder = data_dir / "snapshots"
-    names = [entry.name for entry in folder.iterdir() if ID.fullmatch(entry.name)] if folder.is_dir() else []
-    return sorted(names, key=lambda name: (_number(name), name))
-
-
-def current_id(data_dir: Path) -> str:
-    """The id that CURRENT names.
-
-    Raises: NoSnapshot; SnapshotDamaged where the file does not hold an id.
-    """
-    try:
-        name = (data_dir / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoSnapshot(str(data_dir)) from error
-    if not ID.fullmatch(name):
-        raise SnapshotDamaged(name[:80], f"{data_dir / 'CURRENT'} does not hold a snapshot's id")
-    return name
-
-
 def open_snapshot(data_dir: Path, snapshot_id: str, settings: SearchSettings) -> OpenSnapshot:
     """Open one snapshot. Raises: SnapshotDamaged."""
     return OpenSnapshot(data_dir / "snapshots" / snapshot_id, settings)
@@ -289,118 +234,22 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
     raise damage
 
 
-def point_to(data_dir: Path, snapshot_id: str) -> None:
-    """Make a snapshot the current one, atomically. Raises: NotWritten."""
-    beside = data_dir / f".CURRENT-{secrets.token_hex(4)}"
-    with writing(data_dir / "CURRENT"):
-        # The first time, the data folder itself is new.
-        sync(data_dir.resolve().parent)
-        try:
-            with beside.open("w", encoding="utf-8") as file:
-                file.write(snapshot_id + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(data_dir / "CURRENT")
-        except OSError:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
-        sync(data_dir)
+def activate(data_dir: Path, snapshot_id: str, *, hold: bool = False) -> None:
+    """Make a published snapshot the current one, once it is opened and found whole; with `hold` no run publishes another.
 
-
-def purge(data_dir: Path, keep: int) -> list[str]:
-    """Remove all but the newest `keep` snapshots, never the current one and none in use; and what a killed run left.
-
-    The caller holds the job's lock.
+    Raises: NotFound, SnapshotDamaged, NotWritten; Conflict where another one is held. Nothing has changed then.
     """
-    folder = data_dir / "snapshots"
-    current = current_id(data_dir)
-    removed = []
-    for name in snapshot_ids(data_dir)[:-keep]:
-        if name != current and _remove_unused(folder / name):
-            removed.append(name)
-    _remove_unnamed_graphs(data_dir)
-    return removed
-
-
-def graph_of_current(data_dir: Path) -> str | None:
-    """The exported model that the current snapshot names; None where there is neither."""
-    try:
-        return read_manifest(data_dir / "snapshots" / current_id(data_dir)).embedder.graph
-    except SnapshotError:
-        return None
-
-
-def remove_litter(data_dir: Path) -> None:
-    """Remove what a killed run left. The caller holds the job's lock."""
-    folder = data_dir / "snapshots"
-    for left in [*folder.glob(f"{BUILDING}*"), *folder.glob(f"{REMOVING}*"), *data_dir.glob(".CURRENT-*")]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    remove_unfinished(data_dir / MODELS)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read a snapshot's manifest. Raises: SnapshotDamaged."""
-    try:
-        text = (folder / "manifest.json").read_text(encoding="utf-8")
-        data: dict[str, Any] = json.loads(text)
-        if data.get("format") != FORMAT:
-            raise SnapshotDamaged(folder.name, f"its format is {data.get('format')!r}, this version reads {FORMAT}")
-        manifest = Manifest(**{**data, "embedder": EmbedderStamp(**data["embedder"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SnapshotDamaged(folder.name, f"manifest.json cannot be read ({type(error).__name__})") from error
-    if manifest.id != folder.name:
-        raise SnapshotDamaged(folder.name, f"its manifest is that of {manifest.id!r}")
-    if not manifest.id.endswith(f"-{_digest(data)}") or text != _written(data):
-        raise SnapshotDamaged(folder.name, "its manifest was changed")
-    return manifest
-
-
-def _written(manifest: Mapping[str, Any]) -> str:
-    """The manifest as it stands on disk, to the last byte."""
-    return json.dumps(manifest, indent=1) + "\n"
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    """What a snapshot's id ends in: it stands for every value of the manifest and, through their hashes, for the files.
-
-    It is taken of what is written, so that a manifest of an earlier version, which lacks a value, keeps its id.
-    """
-    values = {key: value for key, value in manifest.items() if key != "id"}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _remove_unnamed_graphs(data_dir: Path) -> None:
-    """Remove the exported models that no snapshot names; none while a manifest cannot be read, which may name one."""
-    try:
-        manifests = [read_manifest(data_dir / "snapshots" / name) for name in snapshot_ids(data_dir)]
-    except SnapshotDamaged:
-        return
-    remove_graphs(data_dir / MODELS, {manifest.embedder.graph for manifest in manifests})
-
-
-def _number(snapshot_id: str) -> int:
-    return int(snapshot_id.split("-")[0])
-
-
-def _remove_unused(folder: Path) -> bool:
-    """Remove a snapshot, unless somebody holds it open. Whoever opens it meanwhile waits, and then finds it gone."""
-    try:
-        with (folder / "manifest.json").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
-    except FileNotFoundError:
-        _remove(folder)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remove(folder: Path) -> None:
-    """Remove a snapshot; a crash on the way leaves no half of one under its name."""
-    doomed = folder.with_name(f"{REMOVING}{folder.name}")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    if snapshot_id not in snapshot_ids(data_dir):
+        raise NotFound("snapshot", snapshot_id)
+    # Open, it is in use, and nothing removes it.
+    with closing(open_snapshot(data_dir, snapshot_id, SearchSettings())), pointing(data_dir) as pointer:
+        if hold:
+            pointer.set_hold(snapshot_id)
+        elif (other := held(data_dir)) not in (None, snapshot_id):
+            raise Conflict(
+                f"snapshot {other!r} is held; run `archivist snapshots release` first, or hold {snapshot_id!r} instead"
+            )
+        pointer.set_current(snapshot_id)
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

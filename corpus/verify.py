@@ -11,7 +11,8 @@ from corpus.embedders.graph import read_graph
 from corpus.embedders.weights import file_sha256
 from corpus.errors import ModelDamaged, ModelNotFound, SnapshotDamaged
 from corpus.lexical import LexicalFilter, LexicalIndex
-from corpus.snapshot import MODELS, Manifest, read_manifest
+from corpus.manifest import Manifest, read_manifest
+from corpus.published import MODELS
 from corpus.store import Store
 
 BATCH = 10_000

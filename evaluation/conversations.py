@@ -17,8 +17,9 @@ from app.settings import ConversationSettings
 from app.state.messages import StoredMessage
 from app.state.state import State
 from corpus.errors import ArchivistError, ConfigError
+from corpus.published import current_id
 from corpus.settings import SearchSettings
-from corpus.snapshot import OpenSnapshot, current_id, open_snapshot
+from corpus.snapshot import OpenSnapshot, open_snapshot
 from evaluation.golden import AS_ANSWERED_THEN, TURN_OF, Question, Then
 from evaluation.metrics import Metric
 

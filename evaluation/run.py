@@ -21,7 +21,8 @@ from app.state.state import State
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ArchivistError, BackendError, EgressRefused, Overloaded
 from corpus.language import language_of_question
-from corpus.snapshot import OpenSnapshot, current_id, point_to
+from corpus.published import current_id, point_to
+from corpus.snapshot import OpenSnapshot
 from corpus.types import Hit
 from evaluation.golden import Question
 

@@ -22,16 +22,9 @@ from corpus.errors import (
     RunRefused,
     SnapshotDamaged,
 )
-from corpus.snapshot import (
-    MODELS,
-    EmbedderStamp,
-    OpenSnapshot,
-    SnapshotWriter,
-    current_id,
-    point_to,
-    purge,
-    remove_litter,
-)
+from corpus.manifest import EmbedderStamp
+from corpus.published import MODELS, current_id, point_to, purge, refuse_while_held, remove_litter
+from corpus.snapshot import OpenSnapshot, SnapshotWriter
 from corpus.store import Failure, FileRecord
 from corpus.types import Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
@@ -73,8 +66,8 @@ def run(
 
     `allow_removals` lets a run remove any share of the documents. `measure` is what the gate measures a golden set with.
     `embedder` is used instead of the configured one.
-    Raises: LockHeld where another run is at work, RunRefused where a guard or the gate stopped it, ConfigError where a source
-    is not there, ArchivistError where nothing can be published; the served snapshot is untouched then.
+    Raises: LockHeld where another run is at work, RunRefused where a snapshot is held, or where a guard or the gate stopped it,
+    ConfigError where a source is not there, ArchivistError where nothing can be published; what is served is untouched then.
     """
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
@@ -91,6 +84,7 @@ def _run_locked(
     measure: Measure | None,
     embedder: Embedder | None,
 ) -> Report:
+    refuse_while_held(settings.data_dir)
     remove_litter(settings.data_dir)
     parent = open_parent(settings.data_dir)
     try:

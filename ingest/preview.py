@@ -7,6 +7,7 @@ from typing import Any
 
 from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import ConfigError, DocumentError
+from corpus.published import hold_of
 from ingest.guard import removals
 from ingest.parent import made_like_this, open_parent
 from ingest.plan import Plan, plan
@@ -61,6 +62,9 @@ def preview(settings: JobSettings) -> Preview:
         parent=parent.id if parent is not None else None,
         todo=todo,
         remake=remake,
-        refused=tuple(removals(todo, records, before, settings.ingest.max_removed_share)),
+        refused=(
+            *([hold.reason] if (hold := hold_of(settings.data_dir)) is not None else []),
+            *removals(todo, records, before, settings.ingest.max_removed_share),
+        ),
         problems=tuple(problem for problem in problems if problem is not None),
     )

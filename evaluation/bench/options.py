@@ -12,8 +12,8 @@ from typing import Any
 from app.settings import ServiceSettings
 from corpus.embedders.embedder import Embedder, Exporting, open_embedder
 from corpus.embedders.weights import find_model, fingerprint_of
+from corpus.published import MODELS
 from corpus.settings import EmbedderSettings
-from corpus.snapshot import MODELS
 from evaluation.bench.children import RunningService, running_service
 from evaluation.bench.figures import BenchError
 from evaluation.bench.generated import publish

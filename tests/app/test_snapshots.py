@@ -12,9 +12,9 @@ import pytest
 from app.snapshots import SnapshotHolder
 from corpus.embedders.embedder import Embedder
 from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.published import current_id, point_to
 from corpus.search import Query, Scope
 from corpus.settings import SearchSettings
-from corpus.snapshot import current_id, point_to
 from tests.conftest import Run
 from tests.making import job_settings
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from corpus.snapshot import current_id, read_manifest
+from corpus.manifest import read_manifest
+from corpus.published import current_id
 from ingest import job
 from tests.making import FILES, job_settings, write_files
 from tests.servers import free_port, wait_until

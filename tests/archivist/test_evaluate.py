@@ -13,8 +13,9 @@ from app.llm.backend import Usage
 from app.state.state import State
 from archivist import cli, evaluate
 from corpus.embedders.embedder import Embedder
+from corpus.published import current_id
 from corpus.settings import SearchSettings
-from corpus.snapshot import current_id, open_current
+from corpus.snapshot import open_current
 from ingest import job
 from tests.conftest import Run
 from tests.making import job_settings, write_files

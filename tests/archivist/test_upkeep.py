@@ -23,8 +23,9 @@ from app.state.state import State
 from archivist.cli import app as cli
 from corpus.embedders.embedder import Embedder
 from corpus.lexical import LexicalFilter
+from corpus.published import current_id, snapshot_ids
 from corpus.settings import RetentionSettings, SearchSettings
-from corpus.snapshot import current_id, open_current, snapshot_ids
+from corpus.snapshot import open_current
 from corpus.types import Passage
 from ingest.lock import locked
 from ingest.vectors import VectorSource, input_hash

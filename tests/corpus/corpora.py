@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from corpus.manifest import EmbedderStamp
 from corpus.settings import SearchSettings
-from corpus.snapshot import EmbedderStamp, OpenSnapshot, SnapshotWriter, open_current
+from corpus.snapshot import OpenSnapshot, SnapshotWriter, open_current
 from corpus.types import Chunk, Document, Section, Vector, chunk_id_of, document_id_of, version_of
 
 DIMENSION = 16

@@ -7,49 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corpus.errors import EmbedderMismatch, NoSnapshot, SnapshotDamaged
+from corpus.manifest import EmbedderStamp
+from corpus.published import current_id, point_to, purge, remove_litter, snapshot_ids
 from corpus.settings import SearchSettings
-from corpus.snapshot import (
-    EmbedderStamp,
-    Manifest,
-    SnapshotWriter,
-    current_id,
-    open_current,
-    open_snapshot,
-    point_to,
-    purge,
-    remove_litter,
-    snapshot_ids,
-)
-from corpus.types import Chunk, Document, Section, chunk_id_of, document_id_of, version_of
+from corpus.snapshot import SnapshotWriter, open_current, open_snapshot
+from corpus.types import Chunk, Document
+from tests.corpus.small import DIMENSION, publish
 
-DIMENSION = 8
 SETTINGS = SearchSettings()
-
-
-def publish(data_dir: Path, texts: Sequence[str], parent: str | None = None) -> Manifest:
-    """A snapshot of a few documents of one chunk each."""
-    writer = SnapshotWriter(data_dir, parent, EmbedderStamp("model", "fingerprint", DIMENSION), {"max_tokens": 256})
-    try:
-        for number, text in enumerate(texts):
-            document_id, version = document_id_of("c", str(number)), version_of("title", text)
-            document = Document(
-                document_id, version, "c", f"{number}.md", "title", text, (Section(0, len(text)),), "md", "en", ("everyone",),
-                "internal",
-            )  # fmt: skip
-            chunk = Chunk(chunk_id_of(document_id, version, 0, len(text)), document_id, version, 0, len(text), text, (), None)
-            vector = np.random.default_rng(len(text) * 31 + number).standard_normal((1, DIMENSION)).astype(np.float32)
-            writer.add_document(f"{number}.md", document, [chunk], [bytes([number])], vector / np.linalg.norm(vector))
-        return writer.publish()
-    except BaseException:
-        writer.abandon()
-        raise
 
 
 @pytest.fixture(scope="module")

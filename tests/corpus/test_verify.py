@@ -16,8 +16,10 @@ import pytest
 from corpus.embedders.weights import file_sha256
 from corpus.errors import SnapshotDamaged
 from corpus.lexical import LexicalWriter
+from corpus.manifest import Manifest, as_written, digest_of, read_manifest
+from corpus.published import current_id, snapshot_ids
 from corpus.settings import SearchSettings
-from corpus.snapshot import Manifest, _digest, _written, current_id, open_current, open_snapshot, read_manifest, snapshot_ids
+from corpus.snapshot import open_current, open_snapshot
 from corpus.verify import problems_of
 from tests.conftest import Run
 from tests.making import job_settings
@@ -39,8 +41,8 @@ def resign(folder: Path) -> Path:
 
 def resigned(folder: Path, manifest: Manifest) -> Path:
     """Write a manifest with the id that it should have."""
-    changed = replace(manifest, id=f"{manifest.id.split('-')[0]}-{_digest(asdict(manifest))}")
-    (folder / "manifest.json").write_text(_written(asdict(changed)))
+    changed = replace(manifest, id=f"{manifest.id.split('-')[0]}-{digest_of(asdict(manifest))}")
+    (folder / "manifest.json").write_text(as_written(asdict(changed)))
     return folder.rename(folder.parent / changed.id)
 
 

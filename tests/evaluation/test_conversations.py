@@ -22,7 +22,7 @@ from app.state.messages import PartialAnswer, StoredMessage
 from app.state.state import State
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ArchivistError, ConfigError, NotFound
-from corpus.snapshot import current_id
+from corpus.published import current_id
 from evaluation.conversations import Side, check_replay, draw
 from evaluation.golden import AS_ANSWERED_THEN
 from evaluation.report import About, report_of

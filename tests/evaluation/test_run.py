@@ -13,7 +13,7 @@ from app.llm.settings import LlmSettings
 from app.settings import HistorySettings
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ArchivistError, NoSnapshot, SnapshotDamaged
-from corpus.snapshot import current_id
+from corpus.published import current_id
 from corpus.types import Message
 from evaluation.compare import Comparison, compare
 from evaluation.golden import GoldenError, Question

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpus.published import current_id, snapshot_ids
 from corpus.settings import EmbedderSettings, SearchSettings
-from corpus.snapshot import current_id, open_current, snapshot_ids
+from corpus.snapshot import open_current
 from corpus.types import Vectors
 from corpus.verify import problems_of
 from ingest import embedding, job, vectors

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from corpus.errors import ConfigError, RunRefused
+from corpus.manifest import as_written, digest_of, read_manifest
+from corpus.published import current_id, snapshot_ids
 from corpus.search import Searcher
-from corpus.snapshot import _digest, _written, current_id, read_manifest, snapshot_ids
 from ingest import job
 from ingest.gate import Counts, Embed, Recall, check_counts
 from ingest.settings import CanarySettings, GateSettings
@@ -141,7 +142,7 @@ def test_a_manifest_of_before_the_gate_is_read(site: Path) -> None:
     assert "gate" in json.loads((folder / "manifest.json").read_text())
     values = json.loads((folder / "manifest.json").read_text())
     del values["gate"]
-    values["id"] = f"000007-{_digest(values)}"
+    values["id"] = f"000007-{digest_of(values)}"
     old = folder.rename(folder.parent / values["id"])
-    (old / "manifest.json").write_text(_written(values))
+    (old / "manifest.json").write_text(as_written(values))
     assert read_manifest(old).gate == ()

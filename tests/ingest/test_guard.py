@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corpus.errors import RunRefused
-from corpus.snapshot import current_id, snapshot_ids
+from corpus.published import current_id, snapshot_ids
 from corpus.store import FileRecord
 from ingest import job
 from ingest.guard import removals, vanished

@@ -17,8 +17,9 @@ import pytest
 
 from corpus.embedders.embedder import Embedder
 from corpus.errors import ArchivistError, ConfigError, LockHeld
+from corpus.published import current_id, snapshot_ids
 from corpus.settings import LabelSettings, RetentionSettings, SearchSettings
-from corpus.snapshot import OpenSnapshot, current_id, open_current, snapshot_ids
+from corpus.snapshot import OpenSnapshot, open_current
 from ingest import job
 from ingest.report import Event, Report
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from corpus.embedders.graph import GRAPH, graphs, read_graph, write_graph
+from corpus.manifest import as_written, digest_of, read_manifest
+from corpus.published import current_id, graph_of_current, point_to
 from corpus.settings import EmbedderSettings, RetentionSettings, SearchSettings
-from corpus.snapshot import _digest, _written, current_id, graph_of_current, open_current, point_to, read_manifest
+from corpus.snapshot import open_current
 from ingest import job
 from ingest.report import Report
 from ingest.settings import JobSettings
@@ -117,8 +119,8 @@ def test_a_manifest_of_before_is_still_read(settings: JobSettings) -> None:
     folder = settings.data_dir / "snapshots" / current_id(settings.data_dir)
     data = json.loads((folder / "manifest.json").read_text())
     del data["embedder"]["engine"], data["embedder"]["graph"]
-    data["id"] = f"000001-{_digest(data)}"
-    (folder / "manifest.json").write_text(_written(data))
+    data["id"] = f"000001-{digest_of(data)}"
+    (folder / "manifest.json").write_text(as_written(data))
     folder.rename(folder.parent / data["id"])
     point_to(settings.data_dir, data["id"])
     opened, damage = open_current(settings.data_dir, SearchSettings())
