@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from corpus.dense import DenseIndex, DenseWriter
+from corpus.dense import EXACT_UP_TO, DenseIndex, DenseWriter
 from corpus.disk import sync, writing
 from corpus.embedders.weights import file_sha256
 from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
@@ -36,13 +36,22 @@ SAMPLE = 20
 class SnapshotWriter:
     """Writes a new snapshot beside the others. Nothing of it is visible before `publish` returns."""
 
-    def __init__(self, data_dir: Path, parent: str | None, embedder: EmbedderStamp, chunking: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        parent: str | None,
+        embedder: EmbedderStamp,
+        chunking: Mapping[str, int],
+        *,
+        exact_up_to: int = EXACT_UP_TO,
+    ) -> None:
         self._data_dir, self._parent, self._embedder, self._chunking = data_dir, parent, embedder, dict(chunking)
         self._folder = data_dir / "snapshots" / f"{BUILDING}{secrets.token_hex(4)}"
         with writing(self._folder):
             self._folder.mkdir(parents=True)
         self._store = StoreWriter(self._folder / "chunks.db")
-        self._dense = DenseWriter(embedder.dimension)
+        self._dense = DenseWriter(self._folder / "dense.faiss", embedder.dimension, exact_up_to=exact_up_to)
+        self._searched: Mapping[str, Any] = {}
         self._failures = 0
 
     def add_file(self, file: FileRecord) -> None:
@@ -89,7 +98,7 @@ class SnapshotWriter:
         """
         with writing(self._folder):
             self._store.close()
-            self._dense.write(self._folder / "dense.faiss")
+            self._searched = self._dense.close()
             self._write_lexical()
         gate = check(self._folder) if check is not None else ()
         with writing(self._folder):
@@ -109,6 +118,7 @@ class SnapshotWriter:
             failures=self._failures,
             files=_hash_files(self._folder),
             gate=gate,
+            dense=self._searched,
         )
         manifest = replace(unnamed, id=f"{number:06d}-{digest_of(asdict(unnamed))}")
         (self._folder / "manifest.json").write_text(as_written(asdict(manifest)), encoding="utf-8")
@@ -130,6 +140,7 @@ class SnapshotWriter:
         except SnapshotError:
             served = False
         self._store.abandon()
+        self._dense.abandon()
         if not served:
             shutil.rmtree(self._folder, ignore_errors=True)
 
