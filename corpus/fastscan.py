@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -95,8 +96,10 @@ class FastScan:
 
     def strange(self, ordinals: Ordinals, vectors: Vectors) -> Ordinals:
         """Those of some chunks whose codes are not the codes of their vectors."""
-        own = self._index.pq.decode(self._index.pq.compute_codes(vectors))
-        return ordinals[(self._index.reconstruct_batch(ordinals) != own).any(axis=1)]
+        quantizer: Any = self._index.pq  # faiss's stubs describe the C++ methods; its Python ones take and give arrays
+        own = quantizer.decode(quantizer.compute_codes(vectors))
+        wrong: Ordinals = ordinals[(self._index.reconstruct_batch(ordinals) != own).any(axis=1)]
+        return wrong
 
 
 def can_scan(size: int, dimension: int) -> bool:
