@@ -47,7 +47,9 @@ from ingest.sources.folder import SourceFile
 from ingest.sources.pages import forget_pages
 from ingest.vectors import VectorSource, forget, input_hash
 
-BATCH_CHUNKS = 128
+BATCH_CHUNKS, BATCH_KEPT = 128, 1024
+"""Chunks to embed, or chunks with their vectors, that are held in memory before they are written."""
+
 WORK = "work/embeddings.db"
 SAMPLE_FILES, SAMPLE_PIECES, SAMPLE_CHARS, SAMPLE_TEXTS = 100, 5, 800, 300
 """Texts on which the loss of a precision is measured: files looked at, pieces of one document, characters, texts at most."""
@@ -188,6 +190,7 @@ class _Run:
         try:
             before = self._before(todo)
             pending: list[Item] = []
+            inputs = chunks = 0
             # One order whatever was kept: the result then is that of a run from nothing.
             for one in files:
                 file, record = one.file, one.record
@@ -195,9 +198,10 @@ class _Run:
                 earlier = before.get((record.collection, record.path))
                 for item in self._from_parent(base, file) if base else self._from_file(readers, one, earlier):
                     pending.append(item)
-                    if sum(len(waiting.inputs) for waiting in pending) >= BATCH_CHUNKS:
+                    inputs, chunks = inputs + len(item.inputs), chunks + len(item.chunks)
+                    if inputs >= BATCH_CHUNKS or chunks >= BATCH_KEPT:
                         embedding.add(pending)
-                        pending = []
+                        pending, inputs, chunks = [], 0, 0
                         self._say("ingest", file.path, vectors.embedded)
                 # Without a hash the file counts as changed, so that the next run tries it again.
                 writer.add_file(
