@@ -10,7 +10,7 @@ import fcntl
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from corpus.dense import EXACT_UP_TO, DenseIndex, DenseWriter
-from corpus.disk import sync, writing
+from corpus.disk import link, sync, writing
 from corpus.embedders.weights import file_sha256
 from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
@@ -31,6 +31,9 @@ from corpus.store import Failure, FileRecord, Store, StoreWriter, facets_of
 from corpus.types import Chunk, Document, Vectors
 
 SAMPLE = 20
+
+LINKED_FROM = 65_536
+"""Bytes from which a file is shared with the parent: what damages one damages both, which little is not worth."""
 
 
 class SnapshotWriter:
@@ -116,7 +119,7 @@ class SnapshotWriter:
             documents=self._store.documents,
             chunks=self._store.chunks,
             failures=self._failures,
-            files=_hash_files(self._folder),
+            files=self._shared(_hash_files(self._folder)),
             gate=gate,
             dense=self._searched,
         )
@@ -132,6 +135,17 @@ class SnapshotWriter:
             sync(target.parent)
             pointer.set_current(manifest.id)
         return manifest
+
+    def _shared(self, files: dict[str, str]) -> dict[str, str]:
+        """The files by their hashes, those that are as the parent's made one with them where the file system can."""
+        if self._parent is not None:
+            parent = self._data_dir / "snapshots" / self._parent
+            for name, digest in files.items():
+                there, here = parent / name, self._folder / name
+                with suppress(OSError):  # the parent has no such file
+                    if here.stat().st_size == there.stat().st_size >= LINKED_FROM and file_sha256(there) == digest:
+                        link(there, here)
+        return files
 
     def abandon(self) -> None:
         """Remove what was written, unless it is what CURRENT names: publishing may fail behind its last step."""
