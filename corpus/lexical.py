@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tantivy import Filter, Occur, Query, Schema, SchemaBuilder, TextAnalyzer, TextAnalyzerBuilder, Tokenizer
 
 from corpus.errors import NotWritten, SnapshotDamaged
-from corpus.types import Ordinals
+from corpus.types import Mask, Ordinals
 from corpus.words import FUNCTION_WORDS, WORD, function_words
 
 STEMMED = {
@@ -39,11 +39,18 @@ SEPARATORS = ("", "-", "_", ".", "/")
 IDENTIFIER_WEIGHT = 2.0
 """An exact identifier counts as a word that is this much rarer than it is: two words that also match by chance must not win."""
 
+MUCH, MORE = 0.25, 1.5
+"""Where this share of the chunks may be seen, so many times as many of the best of all are asked for as should hold enough."""
+
 FILTERS_KEPT, COUNTS_KEPT = 256, 65_536
 """How many chunks a filter admits, and how many of them hold a term, is counted once for so many."""
 
 IDENTIFYING, IDENTIFYING_SHARE = 10, 0.002
 """An identifier singles something out where at most this many visible chunks, or this share of them, hold it."""
+
+
+Found = tuple[Ordinals, NDArray[np.float32]]
+"""Ordinals and scores, best first; equal scores by ordinal."""
 
 
 def field_of(language: str | None) -> str:
@@ -218,8 +225,8 @@ class LexicalIndex:
         return found + [("identifiers", identifier) for identifier in identifiers(text)]
 
     def search(
-        self, text: str, limit: int, only: LexicalFilter, *, must_identify: bool = False
-    ) -> tuple[Ordinals, NDArray[np.float32]]:
+        self, text: str, limit: int, only: LexicalFilter, mask: Mask | None = None, *, must_identify: bool = False
+    ) -> Found:
         """The visible chunks that best match the words of a text, by BM25; with `must_identify` only those that hold one of
         its identifiers, none where it has none.
 
@@ -228,6 +235,8 @@ class LexicalIndex:
         Where the caller does not see everything, each term is boosted by the ratio of its inverse document frequency among
         the visible chunks to that among all, so that hidden documents do not weigh terms. What remains of them in a score is
         the average length of a text, which BM25 takes over the whole index.
+
+        `mask` is what `only` admits, by ordinal: where it is much of all, asking the filter of each chunk takes longest.
         """
         named = self._identifying(text, only) if must_identify else []
         if must_identify and not named:
@@ -241,10 +250,29 @@ class LexicalIndex:
         if not clauses or limit <= 0:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         words = Query.boolean_query(clauses)
+        if not named and (found := self._among_the_best(words, limit, only, mask)) is not None:
+            return found
         required = [Query.boolean_query([(Occur.Should, term) for term in named])] if named else []
-        # Words alone are searched many times faster: what cannot be among the best is stepped over.
         parts = [words, *required] if only.sees_everything else [words, only.query(self._schema), *required]
-        query = Query.boolean_query([(Occur.Must, part) for part in parts]) if len(parts) > 1 else words
+        return self._best(Query.boolean_query([(Occur.Must, part) for part in parts]), limit)
+
+    def _among_the_best(self, words: Query, limit: int, only: LexicalFilter, mask: Mask | None) -> Found | None:
+        """The best visible chunks where they are among the best of all; None where they may not be.
+
+        Words alone are searched many times faster: what cannot be among the best is stepped over.
+        """
+        if only.sees_everything:
+            return self._best(words, limit)
+        if mask is None or self._visible(only) < MUCH * self.size:
+            return None
+        asked = math.ceil(MORE * limit * self.size / self._visible(only))
+        ordinals, scores = self._best(words, asked)
+        seen = np.flatnonzero(mask[ordinals])
+        if len(seen) < limit and len(ordinals) == asked:
+            return None
+        return ordinals[seen[:limit]], scores[seen[:limit]]
+
+    def _best(self, query: Query, limit: int) -> Found:
         hits = self._searcher.search(query, limit=limit, count=False).hits
         ordinals = np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
         scores = np.array([score for score, _ in hits], dtype=np.float32)

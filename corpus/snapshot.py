@@ -21,7 +21,7 @@ import numpy as np
 from corpus.dense import EXACT_UP_TO, DenseIndex, DenseWriter
 from corpus.disk import link, sync, writing
 from corpus.embedders.weights import file_sha256
-from corpus.errors import Conflict, EmbedderMismatch, NotFound, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, EmbedderMismatch, NotFound, NotWritten, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
 from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
@@ -53,7 +53,11 @@ class SnapshotWriter:
         with writing(self._folder):
             self._folder.mkdir(parents=True)
         self._store = StoreWriter(self._folder / "chunks.db")
-        self._dense = DenseWriter(self._folder / "dense.faiss", embedder.dimension, exact_up_to=exact_up_to)
+        try:
+            self._dense = DenseWriter(self._folder / "dense.faiss", embedder.dimension, exact_up_to=exact_up_to)
+        except NotWritten:
+            self._store.abandon()
+            raise
         self._searched: Mapping[str, Any] = {}
         self._failures = 0
 
@@ -262,7 +266,7 @@ def open_current(data_dir: Path, settings: SearchSettings) -> tuple[OpenSnapshot
 def activate(data_dir: Path, snapshot_id: str, *, hold: bool = False) -> None:
     """Make a published snapshot the current one, once it is opened and found whole; with `hold` no run publishes another.
 
-    Raises: NotFound, SnapshotDamaged, NotWritten; Conflict where another one is held. Nothing has changed then.
+    Raises: NotFound, NotWritten, SnapshotDamaged, NotWritten; Conflict where another one is held. Nothing has changed then.
     """
     if snapshot_id not in snapshot_ids(data_dir):
         raise NotFound("snapshot", snapshot_id)
