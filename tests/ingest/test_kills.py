@@ -204,7 +204,7 @@ def full_disk(field: Field, disk: Path, steps: int) -> int:
         shutil.copytree(field.folder / "base", data)
         filler = disk / "filler"
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        filler.write_bytes(bytes(max(0, free - step * 400_000 // steps // 4096 * 4096)))
+        filler.write_bytes(bytes(max(0, free - step * 150_000 // steps // 4096 * 4096)))
         try:
             run(data, field.documents)
         except NotWritten:
