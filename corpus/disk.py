@@ -26,3 +26,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def link(there: Path, here: Path) -> bool:
+    """Make a file the same one as another of the same content. Returns False, the file being what it was, where the file
+    system cannot."""
+    beside = here.with_name(f".{here.name}.link")
+    try:
+        os.link(there, beside)
+    except OSError:
+        return False
+    beside.replace(here)
+    return True

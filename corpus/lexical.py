@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from tantivy import Filter, Occur, Query, Schema, SchemaBuilder, TextAnalyzer, T
 
 from corpus.effects import UNTOUCHED, Overlaid
 from corpus.errors import NotWritten, SnapshotDamaged
-from corpus.types import Ordinals
+from corpus.types import Mask, Ordinals
 from corpus.words import FUNCTION_WORDS, WORD, function_words
 
 STEMMED = {
@@ -40,8 +40,18 @@ SEPARATORS = ("", "-", "_", ".", "/")
 IDENTIFIER_WEIGHT = 2.0
 """An exact identifier counts as a word that is this much rarer than it is: two words that also match by chance must not win."""
 
+MUCH, MORE = 0.25, 1.5
+"""Where this share of the chunks may be seen, so many times as many of the best of all are asked for as should hold enough."""
+
+FILTERS_KEPT, COUNTS_KEPT = 256, 65_536
+"""How many chunks a filter admits, and how many of them hold a term, is counted once for so many."""
+
 IDENTIFYING, IDENTIFYING_SHARE = 10, 0.002
 """An identifier singles something out where at most this many visible chunks, or this share of them, hold it."""
+
+
+Found = tuple[Ordinals, NDArray[np.float32]]
+"""Ordinals and scores, best first; equal scores by ordinal."""
 
 
 def field_of(language: str | None) -> str:
@@ -55,7 +65,9 @@ _NOT_ASKED_FOR = {field_of(language): function_words(language) for language in (
 
 def identifiers(text: str) -> list[str]:
     """Form numbers, error codes, part numbers: whole tokens with a digit that are not plain numbers, lower-cased."""
-    found = (part.strip("-_./").lower() for run in JOINED.findall(text) for part in BROKEN.split(run))
+    # Most runs are words, which is told fast.
+    runs = (run for run in JOINED.findall(text) if not run.strip("-_./").isalpha())
+    found = (part.strip("-_./").lower() for run in runs for part in BROKEN.split(run))
     return sorted({token for token in found if len(token) <= LONGEST_TOKEN and _is_identifier(token)})
 
 
@@ -165,7 +177,9 @@ class LexicalWriter:
 
 
 class LexicalFilter:
-    """What a search may find: any of the groups, and for every field any of its values, as the overlay has it."""
+    """What a search may find: any of the groups, and for every field any of its values, as the overlay has it. Each is equal
+    only to itself.
+    """
 
     def __init__(
         self,
@@ -217,6 +231,9 @@ class LexicalIndex:
             field: _analyzer(field) for field in sorted({field_of(None), *map(field_of, STEMMED)}) if self._has_field(field)
         }
         self.size = int(self._searcher.num_docs)
+        # What a filter admits does not change, and the words that take longest to count are asked for again and again.
+        self._visible = lru_cache(maxsize=FILTERS_KEPT)(self._count_admitted)
+        self._holding = lru_cache(maxsize=COUNTS_KEPT)(self._count_holding)
 
     def _has_field(self, field: str) -> bool:
         try:
@@ -238,8 +255,8 @@ class LexicalIndex:
         return found + [("identifiers", identifier) for identifier in identifiers(text)]
 
     def search(
-        self, text: str, limit: int, only: LexicalFilter, *, must_identify: bool = False
-    ) -> tuple[Ordinals, NDArray[np.float32]]:
+        self, text: str, limit: int, only: LexicalFilter, mask: Mask | None = None, *, must_identify: bool = False
+    ) -> Found:
         """The visible chunks that best match the words of a text, by BM25; with `must_identify` only those that hold one of
         its identifiers, none where it has none.
 
@@ -248,23 +265,44 @@ class LexicalIndex:
         Where the caller does not see everything, each term is boosted by the ratio of its inverse document frequency among
         the visible chunks to that among all, so that hidden documents do not weigh terms. What remains of them in a score is
         the average length of a text, which BM25 takes over the whole index.
+
+        `mask` is what `only` admits, by ordinal: where it is much of all, asking the filter of each chunk takes longest.
         """
         named = self._identifying(text, only) if must_identify else []
         if must_identify and not named:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         clauses = []
-        visible = only.query(self._schema)
-        counts = None if only.sees_everything else self._count(visible)
         asked = [(field, form) for field, term in self.terms(text) for form in _forms(field, term)]
         for field, term in dict.fromkeys(asked):
-            boost = self._boost(field, term, visible, counts)
+            boost = self._boost(field, term, only)
             if boost > 0:
                 clauses.append((Occur.Should, Query.boost_query(self._term(field, term), boost)))
         if not clauses or limit <= 0:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         words = Query.boolean_query(clauses)
+        if not named and (found := self._among_the_best(words, limit, only, mask)) is not None:
+            return found
         required = [Query.boolean_query([(Occur.Should, term) for term in named])] if named else []
-        query = Query.boolean_query([(Occur.Must, part) for part in (words, visible, *required)])
+        parts = [words, *required] if only.sees_everything else [words, only.query(self._schema), *required]
+        return self._best(Query.boolean_query([(Occur.Must, part) for part in parts]), limit)
+
+    def _among_the_best(self, words: Query, limit: int, only: LexicalFilter, mask: Mask | None) -> Found | None:
+        """The best visible chunks where they are among the best of all; None where they may not be.
+
+        Words alone are searched many times faster: what cannot be among the best is stepped over.
+        """
+        if only.sees_everything:
+            return self._best(words, limit)
+        if mask is None or self._visible(only) < MUCH * self.size:
+            return None
+        asked = math.ceil(MORE * limit * self.size / self._visible(only))
+        ordinals, scores = self._best(words, asked)
+        seen = np.flatnonzero(mask[ordinals])
+        if len(seen) < limit and len(ordinals) == asked:
+            return None
+        return ordinals[seen[:limit]], scores[seen[:limit]]
+
+    def _best(self, query: Query, limit: int) -> Found:
         hits = self._searcher.search(query, limit=limit, count=False).hits
         ordinals = np.array(self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.int64)
         scores = np.array([score for score, _ in hits], dtype=np.float32)
@@ -300,8 +338,7 @@ class LexicalIndex:
         named = [self._identifier(identifier) for identifier in identifiers(text)]
         if not named:
             return []
-        size = self.size if only.sees_everything else self._count(only.query(self._schema))
-        most = max(IDENTIFYING, int(size * IDENTIFYING_SHARE))
+        most = max(IDENTIFYING, int(self._visible(only) * IDENTIFYING_SHARE))
         return [query for query in named if 0 < self._count_visible(query, only) <= most]
 
     def _identifier(self, identifier: str) -> Query:
@@ -324,15 +361,9 @@ class LexicalIndex:
 
     def rarity(self, term: str, language: str | None, only: LexicalFilter) -> float:
         """The inverse document frequency of a stemmed term among the visible chunks; the highest where none has it."""
-        visible = only.query(self._schema)
-        size = self.size if only.sees_everything else self._count(visible)
         field = field_of(language)
-        if field not in self._analyzers:
-            return inverse_document_frequency(size, 0)
-        if only.sees_everything:
-            return inverse_document_frequency(size, int(self._searcher.doc_freq(field, term)))
-        here = self._count(Query.boolean_query([(Occur.Must, self._term(field, term)), (Occur.Must, visible)]))
-        return inverse_document_frequency(size, here)
+        holding = self._holding(field, term, only) if field in self._analyzers else 0
+        return inverse_document_frequency(self._visible(only), holding)
 
     def _term(self, field: str, term: str) -> Query:
         return Query.term_query(self._schema, field, term, index_option="basic" if field == "identifiers" else "freq")
@@ -341,17 +372,26 @@ class LexicalIndex:
         # tantivy's stubs leave the count out.
         return int(self._searcher.search(query, limit=1, count=True).count)  # type: ignore[attr-defined]
 
-    def _boost(self, field: str, term: str, visible: Query, visible_size: int | None) -> float:
+    def _count_admitted(self, only: LexicalFilter) -> int:
+        return self.size if only.sees_everything else self.count(only)
+
+    def _count_holding(self, field: str, term: str, only: LexicalFilter) -> int:
+        if only.sees_everything:
+            return int(self._searcher.doc_freq(field, term))
+        return self._count_visible(self._term(field, term), only)
+
+    def _boost(self, field: str, term: str, only: LexicalFilter) -> float:
         weight = IDENTIFIER_WEIGHT if field == "identifiers" else 1.0
         everywhere = int(self._searcher.doc_freq(field, term))
         if everywhere == 0:
             return 0.0
-        if visible_size is None:
+        if only.sees_everything:
             return weight
-        here = self._count(Query.boolean_query([(Occur.Must, self._term(field, term)), (Occur.Must, visible)]))
+        here = self._holding(field, term, only)
         if here == 0:
             return 0.0
-        return weight * inverse_document_frequency(visible_size, here) / inverse_document_frequency(self.size, everywhere)
+        visible = inverse_document_frequency(self._visible(only), here)
+        return weight * visible / inverse_document_frequency(self.size, everywhere)
 
 
 def _forms(field: str, term: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ class EmbedderStamp:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a snapshot says of itself. `files` maps each file's relative path to its SHA-256; `gate` is what was checked."""
+    """What a snapshot says of itself. `files` maps each file's relative path to its SHA-256; `gate` is what was checked.
+
+    `dense` says how vectors are searched: all of them, or candidates, with the recall that was measured.
+    """
 
     format: int
     id: str
@@ -44,6 +47,7 @@ class Manifest:
     failures: int
     files: Mapping[str, str]
     gate: Sequence[Mapping[str, Any]] = ()
+    dense: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -168,7 +168,7 @@ class Searcher:
         if self._settings.dense_weight > 0:
             dense, cosines = self._dense.search(query.vector, limit, None if mask.all() else mask)
         if self._settings.lexical_weight > 0:
-            lexical, bm25 = self._lexical.search(query.text, limit, visible.only)
+            lexical, bm25 = self._lexical.search(query.text, limit, visible.only, mask)
             # A full list was cut off: what comes after may score as much as its last, and nothing is known but that.
             others = float(bm25[-1]) if len(bm25) == limit else 0.0
             lexical, bm25 = lexical[mask[lexical]], bm25[mask[lexical]]

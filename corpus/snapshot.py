@@ -10,7 +10,7 @@ import fcntl
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from corpus.dense import DenseIndex, DenseWriter
-from corpus.disk import sync, writing
+from corpus.dense import EXACT_UP_TO, DenseIndex, DenseWriter
+from corpus.disk import link, sync, writing
 from corpus.effects import EffectRecord, Former, Seen
 from corpus.embedders.weights import file_sha256
-from corpus.errors import Conflict, NotFound, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, NotFound, NotWritten, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
 from corpus.overlay import Overlay
@@ -34,17 +34,33 @@ from corpus.types import Chunk, Document, Vectors
 
 SAMPLE = 20
 
+LINKED_FROM = 65_536
+"""Bytes from which a file is shared with the parent: what damages one damages both, which little is not worth."""
+
 
 class SnapshotWriter:
     """Writes a new snapshot beside the others. Nothing of it is visible before `publish` returns."""
 
-    def __init__(self, data_dir: Path, parent: str | None, embedder: EmbedderStamp, chunking: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        parent: str | None,
+        embedder: EmbedderStamp,
+        chunking: Mapping[str, int],
+        *,
+        exact_up_to: int = EXACT_UP_TO,
+    ) -> None:
         self._data_dir, self._parent, self._embedder, self._chunking = data_dir, parent, embedder, dict(chunking)
         self._folder = data_dir / "snapshots" / f"{BUILDING}{secrets.token_hex(4)}"
         with writing(self._folder):
             self._folder.mkdir(parents=True)
         self._store = StoreWriter(self._folder / "chunks.db")
-        self._dense = DenseWriter(embedder.dimension)
+        try:
+            self._dense = DenseWriter(self._folder / "dense.faiss", embedder.dimension, exact_up_to=exact_up_to)
+        except NotWritten:
+            self._store.abandon()
+            raise
+        self._searched: Mapping[str, Any] = {}
         self._failures = 0
 
     def add_file(self, file: FileRecord) -> None:
@@ -104,7 +120,7 @@ class SnapshotWriter:
         """
         with writing(self._folder):
             self._store.close()
-            self._dense.write(self._folder / "dense.faiss")
+            self._searched = self._dense.close()
             self._write_lexical()
         gate = check(self._folder) if check is not None else ()
         with writing(self._folder):
@@ -122,8 +138,9 @@ class SnapshotWriter:
             documents=self._store.documents,
             chunks=self._store.chunks,
             failures=self._failures,
-            files=_hash_files(self._folder),
+            files=self._shared(_hash_files(self._folder)),
             gate=gate,
+            dense=self._searched,
         )
         manifest = replace(unnamed, id=f"{number:06d}-{digest_of(asdict(unnamed))}")
         (self._folder / "manifest.json").write_text(as_written(asdict(manifest)), encoding="utf-8")
@@ -143,6 +160,17 @@ class SnapshotWriter:
                 pointer.set_hold(manifest.id)
         return manifest
 
+    def _shared(self, files: dict[str, str]) -> dict[str, str]:
+        """The files by their hashes, those that are as the parent's made one with them where the file system can."""
+        if self._parent is not None:
+            parent = self._data_dir / "snapshots" / self._parent
+            for name, digest in files.items():
+                there, here = parent / name, self._folder / name
+                with suppress(OSError):  # the parent has no such file
+                    if here.stat().st_size == there.stat().st_size >= LINKED_FROM and file_sha256(there) == digest:
+                        link(there, here)
+        return files
+
     def abandon(self) -> None:
         """Remove what was written, unless it is what CURRENT names: publishing may fail behind its last step."""
         try:
@@ -150,6 +178,7 @@ class SnapshotWriter:
         except SnapshotError:
             served = False
         self._store.abandon()
+        self._dense.abandon()
         if not served:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -258,7 +287,7 @@ def open_current(
 def activate(data_dir: Path, snapshot_id: str, *, hold: bool = False) -> None:
     """Make a published snapshot the current one, once it is opened and found whole; with `hold` no run publishes another.
 
-    Raises: NotFound, SnapshotDamaged, NotWritten; Conflict where another one is held. Nothing has changed then.
+    Raises: NotFound, NotWritten, SnapshotDamaged, NotWritten; Conflict where another one is held. Nothing has changed then.
     """
     if snapshot_id not in snapshot_ids(data_dir):
         raise NotFound("snapshot", snapshot_id)

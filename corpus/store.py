@@ -29,32 +29,41 @@ CREATE TABLE failures (
     PRIMARY KEY (collection, path, item)
 ) STRICT;
 CREATE TABLE documents (
-    number INTEGER PRIMARY KEY, document_id TEXT NOT NULL UNIQUE, collection TEXT NOT NULL, path TEXT NOT NULL,
+    number INTEGER PRIMARY KEY, document_id TEXT NOT NULL, collection TEXT NOT NULL, path TEXT NOT NULL,
     source TEXT NOT NULL, version TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL, sections TEXT NOT NULL,
     format TEXT NOT NULL, language TEXT, label TEXT NOT NULL, groups TEXT NOT NULL, metadata TEXT NOT NULL,
     first_ordinal INTEGER NOT NULL, chunk_count INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX documents_by_file ON documents (collection, path);
 CREATE TABLE document_groups (name TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (name, number)) STRICT, WITHOUT ROWID;
 CREATE TABLE facets (
     field TEXT NOT NULL, value TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (field, value, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE chunks (
-    ordinal INTEGER PRIMARY KEY, chunk_id TEXT NOT NULL UNIQUE, number INTEGER NOT NULL, start INTEGER NOT NULL,
+    ordinal INTEGER PRIMARY KEY, chunk_id TEXT NOT NULL, number INTEGER NOT NULL, start INTEGER NOT NULL,
     "end" INTEGER NOT NULL, text TEXT NOT NULL, heading TEXT NOT NULL, page INTEGER, label TEXT NOT NULL,
     groups TEXT NOT NULL, input_hash BLOB NOT NULL
 ) STRICT;
 CREATE TABLE former_ids (
     former_id TEXT NOT NULL, number INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (former_id, number)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX former_ids_by_document ON former_ids (number);
 CREATE TABLE effects (
     document_id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL, path TEXT NOT NULL, effect TEXT NOT NULL,
     withheld INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+"""
+
+INDEXES = """
+CREATE INDEX former_ids_by_document ON former_ids (number);
+CREATE UNIQUE INDEX documents_by_id ON documents (document_id);
+CREATE INDEX documents_by_file ON documents (collection, path);
+CREATE UNIQUE INDEX chunks_by_id ON chunks (chunk_id);
 CREATE INDEX chunks_by_document ON chunks (number);
 CREATE INDEX chunks_by_input ON chunks (input_hash);
 """
+"""Made last, from what is sorted: kept up row by row, they would be written in every place again and again."""
+
+PRAGMAS = "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536;"
+"""64 MB of pages. What is deleted, a failure that is noted again, is overwritten."""
 
 PASSAGE_COLUMNS = """
     c.ordinal, c.chunk_id, d.document_id, d.version, d.title, d.source, d.collection, c.text, c.heading, c.page, c.start,
@@ -151,14 +160,14 @@ def facets_of(document: Document) -> dict[str, tuple[str, ...]]:
 
 
 class StoreWriter:
-    """Writes a new chunks.db. `close` vacuums it; nothing is ever added to a closed one. Every call may raise NotWritten."""
+    """Writes a new chunks.db; nothing is ever added to a closed one. Every call may raise NotWritten."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._writing():
             self._connection = sqlite3.connect(path, isolation_level=None)
             # One transaction from the first table on: each of its own would be made durable.
-            self._connection.executescript("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; BEGIN;" + SCHEMA)
+            self._connection.executescript(f"{PRAGMAS} BEGIN; {SCHEMA}")
         self.documents = 0
         self.chunks = 0
 
@@ -233,10 +242,14 @@ class StoreWriter:
         return first
 
     def close(self) -> None:
-        """Commit, vacuum and close."""
+        """Make the indexes, commit and close.
+
+        Nothing was ever deleted, so there is nothing to vacuum: no free page, and no text in the rest of one.
+        """
         with self._writing():
+            for statement in INDEXES.strip().split(";\n"):
+                self._connection.execute(statement)
             self._connection.execute("COMMIT")
-            self._connection.execute("VACUUM")
             self._connection.close()
 
     def abandon(self) -> None:

@@ -98,8 +98,10 @@ def _across(folder: Path, manifest: Manifest, store: Store) -> list[str]:
         if found != wanted:
             problems.append(f"group {group!r} may see {found} chunks in the lexical index, {wanted} in chunks.db")
     for begin in range(0, dense.size, BATCH):
-        vectors = dense.vectors(np.arange(begin, min(begin + BATCH, dense.size)))
+        here = np.arange(begin, min(begin + BATCH, dense.size))
+        vectors = dense.vectors(here)
         lengths = np.linalg.norm(vectors, axis=1)
         bad = np.flatnonzero(~np.isfinite(lengths) | (np.abs(lengths - 1) > UNIT_TOLERANCE)) + begin
         problems += [f"the vector of chunk {ordinal} is not of unit length" for ordinal in bad[:5].tolist()]
+        problems += [f"what chunk {ordinal} has is not the code of its vector" for ordinal in dense.strange(here)[:5].tolist()]
     return problems

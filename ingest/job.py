@@ -51,7 +51,9 @@ from ingest.sources.folder import SourceFile
 from ingest.sources.pages import forget_pages
 from ingest.vectors import VectorSource, forget, input_hash
 
-BATCH_CHUNKS = 128
+BATCH_CHUNKS, BATCH_KEPT = 128, 1024
+"""Chunks to embed, or chunks with their vectors, that are held in memory before they are written."""
+
 WORK = "work/embeddings.db"
 SAMPLE_FILES, SAMPLE_PIECES, SAMPLE_CHARS, SAMPLE_TEXTS = 100, 5, 800, 300
 """Texts on which the loss of a precision is measured: files looked at, pieces of one document, characters, texts at most."""
@@ -69,14 +71,9 @@ def run(
     """Bring the snapshot up to date with the sources, and write the run's report.
 
     `allow_removals` lets a run remove any share of the documents. `measure` is what the gate measures a golden set with.
-<<<<<<< HEAD
+    `embedder` is used instead of the configured one.
     Raises: LockHeld where another run is at work, RunRefused where a snapshot is held, or where a guard or the gate stopped it,
     ConfigError where a source is not there, ArchivistError where nothing can be published; what is served is untouched then.
-=======
-    `embedder` is used instead of the configured one.
-    Raises: LockHeld where another run is at work, RunRefused where a guard or the gate stopped it, ConfigError where a source
-    is not there, ArchivistError where nothing can be published; the served snapshot is untouched then.
->>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
     """
     if not settings.sources:
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
@@ -98,12 +95,11 @@ def _run_locked(
     parent = open_parent(settings.data_dir)
     overrides = None
     try:
-<<<<<<< HEAD
         overrides = Overrides(settings.data_dir, settings.labels, parent.store if parent is not None else None)
-        job = _Run(settings, log.hearing(listener), parent, overrides, allow_removals=allow_removals, measure=measure)
-=======
-        job = _Run(settings, log.hearing(listener), parent, allow_removals=allow_removals, measure=measure, embedder=embedder)
->>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
+        job = _Run(
+            settings, log.hearing(listener), parent, overrides,
+            allow_removals=allow_removals, measure=measure, embedder=embedder,
+        )  # fmt: skip
         return replace(job.run(), run=log.run_id)
     finally:
         if overrides is not None:
@@ -202,11 +198,7 @@ class _Run:
         settings = self.settings
         dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
         vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
-<<<<<<< HEAD
-        stamp = EmbedderStamp(settings.embedder.model, self.fingerprint, dimension, settings=values_of(settings.embedder))
-=======
-        stamp = EmbedderStamp(self.model, self.fingerprint, dimension)
->>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
+        stamp = EmbedderStamp(self.model, self.fingerprint, dimension, settings=values_of(settings.embedder))
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
         readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
@@ -215,6 +207,7 @@ class _Run:
         try:
             before = self._before(todo)
             pending: list[Item] = []
+            inputs = chunks = 0
             # One order whatever was kept: the result then is that of a run from nothing.
             for one in files:
                 file, record = one.file, one.record
@@ -222,9 +215,10 @@ class _Run:
                 earlier = before.get((record.collection, record.path))
                 for item in self._from_parent(base, file) if base else self._from_file(readers, one, earlier):
                     pending.append(item)
-                    if sum(len(waiting.inputs) for waiting in pending) >= BATCH_CHUNKS:
+                    inputs, chunks = inputs + len(item.inputs), chunks + len(item.chunks)
+                    if inputs >= BATCH_CHUNKS or chunks >= BATCH_KEPT:
                         embedding.add(pending)
-                        pending = []
+                        pending, inputs, chunks = [], 0, 0
                         self._say("ingest", file.path, vectors.embedded)
                 # Without a hash the file counts as changed, so that the next run tries it again.
                 writer.add_file(
@@ -363,14 +357,8 @@ class _Run:
     def _load(self) -> Embedder:
         """The embedder, loaded when it is first needed: a run that embeds nothing loads no model."""
         if self.embedder is None:
-<<<<<<< HEAD
-            self._say("load_model", f"loading {self.settings.embedder.model}")
-            models = self.settings.data_dir / MODELS
-            self.embedder = open_embedder(self.settings.embedder, models=models, exporting=self._exporting)
-=======
             self._say("load_model", f"loading {self.model}")
             self.embedder = self.given or self._open()
->>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
             longest = self.embedder.max_tokens
             if self.settings.chunking.max_tokens > longest:
                 raise ConfigError(
@@ -379,15 +367,12 @@ class _Run:
                 )
         return self.embedder
 
-<<<<<<< HEAD
+    def _open(self) -> Embedder:
+        return open_embedder(self.settings.embedder, models=self.settings.data_dir / MODELS, exporting=self._exporting)
+
     @property
     def _exporting(self) -> Exporting:
         return Exporting(self.fingerprint, self._sample, self.notes.append)
-=======
-    def _open(self) -> Embedder:
-        exporting = Exporting(self.fingerprint, self._sample, self.notes.append)
-        return open_embedder(self.settings.embedder, models=self.settings.data_dir / MODELS, exporting=exporting)
->>>>>>> 929e246d8e68e43b282002d8920f60c7a428e534
 
     def _sample(self) -> list[str]:
         """Pieces of the documents, from files all over the sources."""
@@ -403,7 +388,7 @@ class _Run:
 
     def _graph(self) -> str | None:
         """The exported model for a snapshot whose parent names none, so that the service need not import torch."""
-        if self.embedder is not None or self.settings.embedder.engine == "sentence-transformers":
+        if self.embedder is not None or self.given is not None or self.settings.embedder.engine == "sentence-transformers":
             return None
         try:
             graph = exported(self.settings.embedder, self.settings.data_dir / MODELS, self._exporting)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from corpus.dense import EXACT_UP_TO
 from corpus.manifest import EmbedderStamp
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, SnapshotWriter, open_current
@@ -35,10 +36,11 @@ def asked() -> Vector:
     return vector
 
 
-def published(data_dir: Path, texts: Sequence[Text]) -> OpenSnapshot:
-    """The texts, each a document of its own, in order; open."""
+def published(data_dir: Path, texts: Sequence[Text], *, exact_up_to: int = EXACT_UP_TO) -> OpenSnapshot:
+    """The texts, each a document of its own, in order; open. Of more chunks than `exact_up_to` the vectors have codes."""
     random = np.random.default_rng(1)
-    writer = SnapshotWriter(data_dir, None, EmbedderStamp("model", "fingerprint", DIMENSION), {"max_tokens": 256})
+    stamp = EmbedderStamp("model", "fingerprint", DIMENSION)
+    writer = SnapshotWriter(data_dir, None, stamp, {"max_tokens": 256}, exact_up_to=exact_up_to)
     for number, each in enumerate(texts):
         document_id, version = document_id_of("c", str(number)), version_of(each.title, each.text)
         document = Document(

@@ -27,10 +27,10 @@ QUERIES = unit(np.random.default_rng(2), 20)
 
 def written(path: Path, vectors: Vectors) -> DenseIndex:
     """An index that was saved and is opened again."""
-    writer = DenseWriter(vectors.shape[1])
+    writer = DenseWriter(path, vectors.shape[1])
     writer.add(vectors[: len(vectors) // 2])
     writer.add(vectors[len(vectors) // 2 :])
-    writer.write(path)
+    assert writer.close() == {"kind": "exact"}
     return DenseIndex(path)
 
 
@@ -113,10 +113,12 @@ def test_a_zero_vector_is_stored_and_scores_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, DIMENSION + 1), (DIMENSION,)])
-def test_vectors_of_another_dimension_are_refused(shape: tuple[int, ...]) -> None:
+def test_vectors_of_another_dimension_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     """Vectors of two models never mix."""
+    writer = DenseWriter(tmp_path / "dense.faiss", DIMENSION)
     with pytest.raises(EmbedderMismatch, match="do not fit"):
-        DenseWriter(DIMENSION).add(np.ones(shape, dtype=np.float32))
+        writer.add(np.ones(shape, dtype=np.float32))
+    writer.abandon()
 
 
 def test_a_query_of_another_dimension_is_refused(index: DenseIndex) -> None:
@@ -126,12 +128,14 @@ def test_a_query_of_another_dimension_is_refused(index: DenseIndex) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_no_number_is_refused(value: float) -> None:
+def test_a_value_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
     """A broken model must not poison an index."""
     vectors = VECTORS[:2].copy()
     vectors[1, 3] = value
+    writer = DenseWriter(tmp_path / "dense.faiss", DIMENSION)
     with pytest.raises(ValueError, match="not finite"):
-        DenseWriter(DIMENSION).add(vectors)
+        writer.add(vectors)
+    writer.abandon()
 
 
 def test_stored_vectors_come_back_as_fp16(index: DenseIndex) -> None:

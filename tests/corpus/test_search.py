@@ -232,3 +232,17 @@ def test_rarity_counts_what_the_caller_may_see(search: Searcher) -> None:
     (canary,) = stems("canary", "en")
     assert search.rarity(canary, "en", EVERYONE) == search.rarity("zzzz", "en", EVERYONE)
     assert search.rarity(canary, "en", BOARD) < search.rarity("zzzz", "en", BOARD)
+
+
+def test_vectors_found_by_their_codes_rank_the_same(tmp_path: Path) -> None:
+    """Whether all vectors are scored or candidates only: the same passages with the same scores."""
+    texts = [Text(f"Matter {number} of the {['north', 'south', 'east'][number % 3]} yard.") for number in range(80)]
+    every, coded = published(tmp_path / "every", texts), published(tmp_path / "coded", texts, exact_up_to=20)
+    assert (every.manifest.dense["kind"], coded.manifest.dense["kind"]) == ("exact", "fast-scan")
+    assert min(coded.manifest.dense["recall_at_10"].values()) >= 0.98
+    question = Query("south yard", asked())
+    found = [told(snapshot.search.search([question], EVERYONE, 20)) for snapshot in (every, coded)]
+    assert len(found[0]) == 20
+    assert found[0] == found[1]
+    every.close()
+    coded.close()

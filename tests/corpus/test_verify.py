@@ -22,6 +22,7 @@ from corpus.settings import SearchSettings
 from corpus.snapshot import open_current, open_snapshot
 from corpus.verify import problems_of
 from tests.conftest import Run
+from tests.corpus.corpora import Text, published
 from tests.making import job_settings
 
 
@@ -200,6 +201,41 @@ def two(site: Path, run: Run) -> Path:
 def test_a_damaged_file_is_refused_before_it_is_used(two: Path) -> None:
     """Threat A5: 60 damages in every file of a snapshot, the manifest included; the one before is served each time."""
     assert damage_files(two, 60, seed=5) == 60
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Path:
+    """A data folder with two snapshots whose vectors have codes."""
+    for size in (40, 60):
+        published(
+            tmp_path / "data", [Text(f"The text of document {number}.") for number in range(size)], exact_up_to=30
+        ).close()
+    return tmp_path / "data"
+
+
+def test_damaged_codes_of_vectors_are_refused_before_they_are_used(coded: Path) -> None:
+    """Threat A5: the files of a large snapshot, of which the codes and what was measured of them are two."""
+    folder = coded / "snapshots" / current_id(coded)
+    assert problems_of(folder) == []
+    assert {"dense.faiss", "dense.pq.faiss", "dense.json"} <= set(read_manifest(folder).files)
+    assert damage_files(coded, 60, seed=6) == 60
+
+
+@pytest.mark.nightly
+def test_300_damages_of_a_large_snapshot_are_refused(coded: Path) -> None:
+    """Threat A5: codes of vectors among its files."""
+    assert damage_files(coded, 300, seed=7) == 300
+
+
+def test_codes_that_find_other_vectors_are_named(coded: Path) -> None:
+    """Behind hashes that are right: codes of the same size that were made of other vectors."""
+    folder = coded / "snapshots" / current_id(coded)
+    codes = faiss.read_index(str(folder / "dense.pq.faiss"))
+    reversed_ = codes.reconstruct_n(0, codes.ntotal)[::-1].copy()
+    codes.reset()
+    codes.add(reversed_)
+    faiss.write_index(codes, str(folder / "dense.pq.faiss"))
+    assert any("is not the code of its vector" in problem for problem in problems_of(resign(folder)))
 
 
 @pytest.mark.nightly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.snapshot import open_current
 from corpus.types import Vectors
 from ingest import job
+from ingest.embedding import Embedding, Item
 from tests.making import FILES, job_settings, write_files
 
 
@@ -50,3 +52,23 @@ def test_a_given_embedder_is_used_instead_of_the_configured_one(tmp_path: Path, 
     snapshot.close()
     assert stored.std(axis=0).min() > 0.1
     assert job.run(settings, embedder=Digests()).embedded == 0
+
+
+def test_what_is_kept_is_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that keeps thousands of chunks holds about a thousand of them at a time."""
+    rows = [json.dumps({"id": str(number), "text": f"Row {number} of the export."}) + "\n" for number in range(2100)]
+    folder = write_files(tmp_path / "documents", {"export.jsonl": "".join(rows), "last.md": "# Last\n\nThe last one.\n"})
+    settings = job_settings(tmp_path / "data", folder)
+    assert job.run(settings, embedder=Digests()).chunks == 2101
+    held: list[int] = []
+
+    class Watched(Embedding):
+        def add(self, items: list[Item]) -> None:
+            held.append(sum(len(item.chunks) for item in items))
+            super().add(items)
+
+    monkeypatch.setattr(job, "Embedding", Watched)
+    write_files(folder, {"last.md": "# Last\n\nAnother one.\n"})
+    report = job.run(settings, embedder=Digests())
+    assert (report.embedded, report.reused) == (1, 2100)
+    assert held == [1024, 1024, 53]
