@@ -19,7 +19,8 @@ from corpus.errors import ConfigError, Conflict, NoSnapshot, NotFound, SnapshotD
 from corpus.overlay import NAME, Overlay
 
 if TYPE_CHECKING:
-    from corpus.store import DocumentSummary, Store
+    from corpus.records import DocumentSummary
+    from corpus.stored import Stored
 
 PAGE = 500
 
@@ -40,7 +41,7 @@ def list_documents(config: ConfigOption = None, data: DataOption = None, as_json
     with _opened(config, data) as (settings, overlay):
         snapshot, _ = open_current(settings.data_dir, SearchSettings(), overlay)
         with closing(snapshot):
-            store, groups = snapshot.store, snapshot.store.groups()
+            store, groups = snapshot.store, snapshot.store.stored.groups()
             found: list[DocumentSummary] = []
             while page := store.document_summaries(groups, after=found[-1].document_id if found else None, limit=PAGE):
                 found += page
@@ -136,24 +137,24 @@ def _known(data_dir: Path, overlay: Overlay, document_id: str) -> tuple[Seen, Ef
     current = current_id(data_dir)
     for name in [current, *(each for each in reversed(snapshot_ids(data_dir)) if each != current)]:
         folder = data_dir / "snapshots" / name
-        with suppress(SnapshotDamaged), closing(_store(folder)) as store:
-            parts = store.document_with_parts(document_id)
+        with suppress(SnapshotDamaged), closing(_stored(folder)) as stored:
+            parts = stored.document_with_parts(document_id)
             if parts is not None:
-                former = store.former_ids(document_id)
+                former = stored.former_ids(document_id)
                 seen = Seen(number_of(name), former)
                 return seen, overlay.effects().effect(document_id, former), parts[0].groups
-            if any(record.document_id == document_id for record in store.effect_records()):
+            if any(record.document_id == document_id for record in stored.effect_records()):
                 return Seen(number_of(name)), overlay.effects().effect(document_id), ()
     raise NotFound("document in any snapshot with the id", document_id)
 
 
-def _store(folder: Path) -> Store:
+def _stored(folder: Path) -> Stored:
     """A snapshot's chunks.db. Raises: SnapshotDamaged, also for one of another version's format."""
     from corpus.manifest import read_manifest
-    from corpus.store import Store
+    from corpus.stored import Stored
 
     read_manifest(folder)
-    return Store(folder / "chunks.db")
+    return Stored(folder / "chunks.db")
 
 
 def _user() -> str:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ingest.report import Event, Listener, Report
 
 if TYPE_CHECKING:
-    from corpus.store import FileRecord
+    from corpus.records import FileRecord
     from ingest.preview import Preview
 
 LISTED = 20

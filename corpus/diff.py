@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corpus.store import DocumentSummary, Store
+from corpus.records import DocumentSummary
+from corpus.stored import Stored
 from corpus.types import MOVED_FROM
 
 
@@ -53,9 +54,9 @@ class Difference:
 
 def difference(before: Path, now: Path) -> Difference:
     """Compare the documents of two snapshots' folders. Raises: SnapshotDamaged."""
-    one = Store(before / "chunks.db")
+    one = Stored(before / "chunks.db")
     try:
-        other = Store(now / "chunks.db")
+        other = Stored(now / "chunks.db")
         try:
             return _difference(one, other)
         finally:
@@ -64,7 +65,7 @@ def difference(before: Path, now: Path) -> Difference:
         one.close()
 
 
-def _difference(before: Store, now: Store) -> Difference:
+def _difference(before: Stored, now: Stored) -> Difference:
     found = Difference()
     gone: dict[str, DocumentSummary] = {}
     added: list[DocumentSummary] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from corpus.disk import sync
 from corpus.errors import ConfigError
 from corpus.published import current_id, held, purge, remove_litter, snapshot_ids
-from corpus.store import Store
+from corpus.stored import Stored
 
 WORK = "work/embeddings.db"
 UPLOADS, SIDECARS = "uploads", (".meta.yaml", ".meta.yml")
@@ -57,12 +57,12 @@ def files_served(data_dir: Path) -> list[tuple[str, str]]:
 
     Raises: NoSnapshot, SnapshotDamaged.
     """
-    store = Store(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
+    stored = Stored(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
     try:
-        withheld = {(record.collection, record.path) for record in store.effect_records() if record.withheld}
-        return [key for file in store.files() if (key := (file.collection, file.path)) not in withheld]
+        withheld = {(record.collection, record.path) for record in stored.effect_records() if record.withheld}
+        return [key for file in stored.files() if (key := (file.collection, file.path)) not in withheld]
     finally:
-        store.close()
+        stored.close()
 
 
 def erase_uploads(data_dir: Path) -> tuple[list[str], list[str]]:
@@ -71,12 +71,12 @@ def erase_uploads(data_dir: Path) -> tuple[list[str], list[str]]:
     Returns the files that went, and those that stay because other documents are in them, by their places under the data folder.
     """
     folder = data_dir / UPLOADS
-    store = Store(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
+    stored = Stored(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
     try:
-        deleted = {record.path for record in store.effect_records() if record.is_deleted and record.collection == UPLOADS}
-        kept = {path for path in deleted if store.documents_in(UPLOADS, path)}
+        deleted = {record.path for record in stored.effect_records() if record.is_deleted and record.collection == UPLOADS}
+        kept = {path for path in deleted if stored.documents_in(UPLOADS, path)}
     finally:
-        store.close()
+        stored.close()
     gone = []
     for path in sorted(deleted - kept):
         for name in (path, *(f"{path}{suffix}" for suffix in SIDECARS)):
@@ -95,9 +95,9 @@ def documents_there(data_dir: Path, document_ids: Sequence[str]) -> set[str]:
     """
     found: set[str] = set()
     for name in snapshot_ids(data_dir):
-        store = Store(data_dir / "snapshots" / name / "chunks.db")
+        stored = Stored(data_dir / "snapshots" / name / "chunks.db")
         try:
-            found |= store.present(document_ids)
+            found |= stored.present(document_ids)
         finally:
-            store.close()
+            stored.close()
     return found

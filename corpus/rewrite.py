@@ -73,7 +73,7 @@ def _deleted(folder: Path, effects: Effects) -> list[str]:
     """The ids of the documents of a snapshot that were deleted."""
     read_manifest(folder)
     with closing(Store(folder / "chunks.db", number=number_of(folder.name))) as store:
-        return store.ids_of(store.overlaid_by(effects).deleted)
+        return store.stored.ids_of(store.overlaid_by(effects).deleted)
 
 
 def _without(data_dir: Path, snapshot_id: str, effects: Effects) -> str:
@@ -90,19 +90,20 @@ def _without(data_dir: Path, snapshot_id: str, effects: Effects) -> str:
 
 
 def _copy(old: OpenSnapshot, writer: SnapshotWriter, effects: Effects) -> None:
-    deleted = frozenset(old.store.ids_of(old.store.overlaid_by(effects).deleted))
-    for file in old.store.files():
+    stored = old.store.stored
+    deleted = frozenset(stored.ids_of(old.store.overlaid_by(effects).deleted))
+    for file in stored.files():
         writer.add_file(file)
-        for document, chunks, hashes, ordinals in old.store.documents_of_file(file.collection, file.path):
-            former = old.store.former_ids(document.document_id)
+        for document, chunks, hashes, ordinals in stored.documents_of_file(file.collection, file.path):
+            former = stored.former_ids(document.document_id)
             if document.document_id not in deleted:
                 writer.add_document(file.path, document, chunks, hashes, old.dense.vectors(ordinals), former)
                 continue
             told = effects.effect(document.document_id, former).told()
             writer.add_effect(EffectRecord(document.document_id, file.collection, file.path, told, withheld=True))
-    for failure in old.store.failures():
+    for failure in stored.failures():
         writer.add_failure(failure)
     # Where something else is decided of these by now, the next run sees it by what stands here.
-    for record in old.store.effect_records():
+    for record in stored.effect_records():
         if record.document_id not in deleted:
             writer.add_effect(record)

@@ -234,11 +234,11 @@ def _validity(store: Store, settings: SearchSettings) -> Validity:
     ends = np.full(store.chunks, NEVER, dtype=np.int32)
     # The field named first is written last.
     for field_name in reversed(settings.valid_from_fields):
-        for value, chunks in store.values(field_name):
+        for value, chunks in store.stored.values(field_name):
             if (period := period_of(value)) is not None:
                 begins[chunks] = period.first
     for field_name in reversed(settings.valid_until_fields):
-        for value, chunks in store.values(field_name):
+        for value, chunks in store.stored.values(field_name):
             if (period := period_of(value)) is not None:
                 ends[chunks] = period.last
     return Validity(begins, ends)

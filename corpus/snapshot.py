@@ -27,9 +27,12 @@ from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
 from corpus.overlay import Overlay
 from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
+from corpus.records import Failure, FileRecord, facets_of
 from corpus.search import Searcher
 from corpus.settings import SearchSettings
-from corpus.store import Failure, FileRecord, Store, StoreWriter, facets_of
+from corpus.store import Store
+from corpus.store_writer import StoreWriter
+from corpus.stored import Stored
 from corpus.types import Chunk, Document, Vectors
 
 SAMPLE = 20
@@ -183,18 +186,18 @@ class SnapshotWriter:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write_lexical(self) -> None:
-        store = Store(self._folder / "chunks.db")
+        stored = Stored(self._folder / "chunks.db")
         try:
-            languages = store.languages()
+            languages = stored.languages()
             writer = LexicalWriter(self._folder / "lexical", [field_of(language) for language in languages])
-            for number, (document, passages) in enumerate(store.documents_with_passages()):
+            for number, (document, passages) in enumerate(stored.documents_with_passages()):
                 facets = facets_of(document)
                 for passage in passages:
                     words = "\n".join([document.title, *passage.heading, passage.text])
                     writer.add(passage.ordinal, number, words, document.language, document.groups, facets)
             writer.close()
         finally:
-            store.close()
+            stored.close()
 
 
 class OpenSnapshot:
@@ -238,7 +241,7 @@ class OpenSnapshot:
 
     def seen(self, document_id: str) -> Seen:
         """What an entry of the overlay should know of a document: that it was seen here, and how it was called before."""
-        return Seen(number_of(self.id), self.store.former_ids(document_id))
+        return Seen(number_of(self.id), self.store.stored.former_ids(document_id))
 
     def close(self) -> None:
         """Close the files and let the snapshot go."""

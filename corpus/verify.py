@@ -14,6 +14,7 @@ from corpus.lexical import LexicalFilter, LexicalIndex
 from corpus.manifest import Manifest, read_manifest
 from corpus.published import MODELS
 from corpus.store import Store
+from corpus.store_check import contradictions
 
 BATCH = 10_000
 UNIT_TOLERANCE = 0.01
@@ -37,7 +38,7 @@ def problems_of(folder: Path) -> list[str]:
     except SnapshotDamaged as error:
         return [error.reason]
     try:
-        problems = store.check()
+        problems = contradictions(store.stored)
         return (problems or _across(folder, manifest, store)) + _graph(folder.parent.parent / MODELS, manifest)
     except SnapshotDamaged as error:
         return [error.reason]
@@ -83,8 +84,8 @@ def _across(folder: Path, manifest: Manifest, store: Store) -> list[str]:
     ]
     if store.documents != manifest.documents:
         problems.append(f"the manifest has {manifest.documents} documents, chunks.db {store.documents}")
-    if len(store.failures()) != manifest.failures:
-        problems.append(f"the manifest has {manifest.failures} failures, chunks.db {len(store.failures())}")
+    if len(store.stored.failures()) != manifest.failures:
+        problems.append(f"the manifest has {manifest.failures} failures, chunks.db {len(store.stored.failures())}")
     if dense.dimension != manifest.embedder.dimension:
         problems.append(f"the dense index has {dense.dimension} dimensions, the manifest {manifest.embedder.dimension}")
     ordinals = np.sort(lexical.ordinals())
@@ -92,7 +93,7 @@ def _across(folder: Path, manifest: Manifest, store: Store) -> list[str]:
         expected = set(range(store.chunks))
         missing, phantom = sorted(expected - set(ordinals.tolist())), sorted(set(ordinals.tolist()) - expected)
         problems.append(f"the lexical index lacks chunks {missing[:5]} and has phantom or double ones {phantom[:5]}")
-    for group in store.groups():
+    for group in store.stored.groups():
         wanted = int(store.mask([group], {}).sum())
         found = lexical.count(LexicalFilter([group], {}, sees_everything=False))
         if found != wanted:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from corpus.errors import DocumentError
 from corpus.formats import format_of
-from corpus.store import Failure
+from corpus.records import Failure
 from corpus.types import MOVED_FROM, Document, document_id_of, version_of
 from ingest.described import language_of, metadata_of, title_of
 from ingest.labels import access_of_row, narrowed

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from corpus.store import FileRecord
+from corpus.records import FileRecord
 from ingest.plan import Plan
 
 FEW = 1

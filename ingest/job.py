@@ -28,8 +28,8 @@ from corpus.errors import (
 from corpus.lock import locked
 from corpus.manifest import EmbedderStamp
 from corpus.published import MODELS, current_id, number_of, point_to, purge, refuse_while_held, remove_litter
+from corpus.records import Failure, FileRecord
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
-from corpus.store import Failure, FileRecord
 from corpus.types import MOVED_FROM, Document, chunk_id_of, document_id_of
 from ingest.chunking import chunk_document, embedder_input, remembering
 from ingest.documents import document_of, failure_of, in_order, key_of, moves_told, where_of
@@ -95,7 +95,7 @@ def _run_locked(
     parent = open_parent(settings.data_dir)
     overrides = None
     try:
-        overrides = Overrides(settings.data_dir, settings.labels, parent.store if parent is not None else None)
+        overrides = Overrides(settings.data_dir, settings.labels, parent.store.stored if parent is not None else None)
         job = _Run(
             settings, log.hearing(listener), parent, overrides,
             allow_removals=allow_removals, measure=measure, embedder=embedder,
@@ -177,7 +177,7 @@ class _Run:
         found = scan(self.settings, keep_pages=True)
         self.files = [one.file for one in found]
         self.total_bytes = sum(file.size_bytes for file in self.files)
-        before = list(self.parent.store.files()) if self.parent else []
+        before = list(self.parent.store.stored.files()) if self.parent else []
         todo = plan((one.record for one in found), before, remake=self.base is None, overridden=self.overrides.against.files)
         if not self.allow_removals:
             share = self.settings.ingest.max_removed_share
@@ -277,7 +277,7 @@ class _Run:
         """Where the content of changed and moved files stands in the parent."""
         if self.parent is None:
             return {}
-        earlier = {(file.collection, file.path): file for file in self.parent.store.files()}
+        earlier = {(file.collection, file.path): file for file in self.parent.store.stored.files()}
         found = {key: earlier[key] for file in todo.changed if (key := (file.collection, file.path)) in earlier}
         return found | {(move.now.collection, move.now.path): move.before for move in todo.moved}
 
@@ -295,7 +295,7 @@ class _Run:
         reasons = [shown(check) for check in checks if not check.passed]
         if self.parent is not None and not self.allow_removals:
             # What was deleted on purpose is not gone.
-            before = [name for name in self.parent.store.document_ids() if name not in withheld]
+            before = [name for name in self.parent.store.stored.document_ids() if name not in withheld]
             gone = sum(1 for name in before if name not in self.document_ids and name not in self.moved_from)
             reasons += vanished(gone, len(before), self.settings.ingest.max_removed_share)
         passed = [check.as_json() for check in checks]
@@ -342,7 +342,7 @@ class _Run:
         return Report(
             snapshot=base.id, published=False, added=0, changed=0, kept=len(todo.kept), removed=0,
             documents=base.manifest.documents, chunks=base.manifest.chunks, embedded=0, reused=base.manifest.chunks,
-            failures=in_order([*base.store.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
+            failures=in_order([*base.store.stored.failures(), *self.stale]), took_s=round(time.monotonic() - self.started, 3),
             stale=len(self.stale), notes=tuple(self.notes), purged=tuple(purged),
             withheld=self.overrides.withheld,
         )  # fmt: skip
@@ -415,11 +415,11 @@ class _Run:
 
     def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[Item]:
         """The documents of an unchanged file, with their vectors."""
-        self.failures += parent.store.failures_of_file(file.collection, file.path)
+        self.failures += parent.store.stored.failures_of_file(file.collection, file.path)
         self.overrides.keep((file.collection, file.path))
-        for document, chunks, hashes, ordinals in parent.store.documents_of_file(file.collection, file.path):
+        for document, chunks, hashes, ordinals in parent.store.stored.documents_of_file(file.collection, file.path):
             self.document_ids.add(document.document_id)
-            former = parent.store.former_ids(document.document_id) if MOVED_FROM in document.metadata else ()
+            former = parent.store.stored.former_ids(document.document_id) if MOVED_FROM in document.metadata else ()
             yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals), former)
 
     def _from_file(self, readers: Readers, one: Found, before: FileRecord | None) -> Iterator[Item]:
@@ -465,7 +465,7 @@ class _Run:
             return document, ()
         earlier = document_id_of(before.collection, key_of(before.path, found))
         # One that is withheld is not in the snapshot; what was decided of it knows its ids.
-        former = self.parent.store.former_ids(earlier) or self.overrides.effects.former_ids(earlier)
+        former = self.parent.store.stored.former_ids(earlier) or self.overrides.effects.former_ids(earlier)
         if earlier != document.document_id:
             former = (Former(earlier, number_of(self.parent.id)), *former)
             self.moved_from.add(earlier)
@@ -482,7 +482,7 @@ class _Run:
         """
         if self.base is None or before is None or before.content_hash is None or before.content_hash != one.record.content_hash:
             return None
-        parts = self.base.store.document_with_parts(document_id_of(before.collection, key_of(before.path, found)))
+        parts = self.base.store.stored.document_with_parts(document_id_of(before.collection, key_of(before.path, found)))
         if parts is None or (parts[0].text, parts[0].sections) != (document.text, document.sections):
             return None
         _, chunks, hashes, ordinals = parts

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from corpus.effects import NOTHING, EffectRecord, Effects, Former
 from corpus.overlay import NAME, Overlay
+from corpus.records import FileRecord
 from corpus.settings import LabelSettings
-from corpus.store import FileRecord, Store
+from corpus.stored import Stored
 from corpus.types import Document
 from ingest.plan import Plan
 
@@ -32,7 +33,7 @@ class Overridden:
     emptied: frozenset[FileKey] = frozenset()
 
 
-def overridden(made: Store | None, effects: Effects) -> Overridden:
+def overridden(made: Stored | None, effects: Effects) -> Overridden:
     """Compare a snapshot with what is decided now."""
     if made is None:
         return Overridden()
@@ -62,7 +63,7 @@ def overridden(made: Store | None, effects: Effects) -> Overridden:
 class Overrides:
     """What one run does by what is decided when it begins. What is decided later holds for reads, and for the next run."""
 
-    def __init__(self, data_dir: Path, labels: LabelSettings, parent: Store | None) -> None:
+    def __init__(self, data_dir: Path, labels: LabelSettings, parent: Stored | None) -> None:
         """Raises: OverlayError."""
         self._path, self._labels = data_dir / NAME, labels
         # A run makes no database: without one nothing is decided yet.

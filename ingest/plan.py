@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corpus.store import FileRecord
+from corpus.records import FileRecord
 
 
 @dataclass(frozen=True, slots=True)

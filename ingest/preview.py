@@ -58,8 +58,8 @@ def preview(settings: JobSettings) -> Preview:
     parent = open_parent(settings.data_dir)
     overrides = None
     try:
-        overrides = Overrides(settings.data_dir, settings.labels, parent.store if parent is not None else None)
-        before = list(parent.store.files()) if parent is not None else []
+        overrides = Overrides(settings.data_dir, settings.labels, parent.store.stored if parent is not None else None)
+        before = list(parent.store.stored.files()) if parent is not None else []
         remake = parent is not None and not made_like_this(parent, fingerprint, settings)
         todo = plan(records, before, remake=remake, overridden=overrides.against.files)
         guarded = overrides.guarded(todo, before)

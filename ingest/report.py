@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from corpus.store import Failure
+from corpus.records import Failure
 
 Step = Literal["scan", "load_model", "ingest", "publish", "done"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from corpus.errors import DocumentError
+from corpus.records import FileRecord
 from corpus.settings import LabelSettings
-from corpus.store import FileRecord
 from ingest.described import Described, described_by_rules, over
 from ingest.labels import Access, access_of_file, narrowed
 from ingest.readers.read import READER_VERSION

@@ -53,7 +53,7 @@ class VectorSource:
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, NDArray[np.float16]]:
         found: dict[bytes, NDArray[np.float16]] = {}
         if self._parent is not None:
-            ordinals = self._parent.store.ordinal_by_input(hashes)
+            ordinals = self._parent.store.stored.ordinal_by_input(hashes)
             vectors = self._parent.dense.vectors(np.array(list(ordinals.values()), dtype=np.int64))
             found.update(zip(ordinals, vectors.astype(np.float16), strict=True))
         for key in hashes:

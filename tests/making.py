@@ -112,7 +112,7 @@ def contents(data_dir: Path, *, vectors: bool = True) -> str:
     assert damage is None
     try:
         digest = hashlib.sha256()
-        for document, passages in snapshot.store.documents_with_passages():
+        for document, passages in snapshot.store.stored.documents_with_passages():
             digest.update(repr((document, passages)).encode())
             if vectors:
                 ordinals = np.array([passage.ordinal for passage in passages], dtype=np.int64)

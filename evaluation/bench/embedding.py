@@ -105,7 +105,7 @@ def _inputs(data_dir: Path) -> Iterator[list[str]]:
     """What was embedded of each document."""
     snapshot, _ = open_current(data_dir, SearchSettings())
     try:
-        for document, passages in snapshot.store.documents_with_passages():
+        for document, passages in snapshot.store.stored.documents_with_passages():
             yield [embedder_input(document.title, passage.heading, passage.text) for passage in passages]
     finally:
         snapshot.close()

@@ -13,8 +13,8 @@ import numpy as np
 from corpus.embedders.embedder import Embedder
 from corpus.embedders.weights import PACKAGED, find_model
 from corpus.manifest import EmbedderStamp
+from corpus.records import FileRecord
 from corpus.snapshot import SnapshotWriter
-from corpus.store import FileRecord
 from corpus.types import Chunk, Document, Section, Vectors, chunk_id_of, document_id_of, version_of
 
 SEED = 2026

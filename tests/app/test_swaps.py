@@ -120,7 +120,7 @@ def versions_in(data_dir: Path) -> dict[str, dict[str, str]]:
     found = {}
     for name in snapshot_ids(data_dir):
         snapshot = open_snapshot(data_dir, name, SearchSettings())
-        found[name] = {each.document_id: each.version for each in snapshot.store.summaries()}
+        found[name] = {each.document_id: each.version for each in snapshot.store.stored.summaries()}
         snapshot.close()
     return found
 

@@ -98,7 +98,7 @@ def tell(folder: Path, run: Run, embedder: Embedder) -> tuple[Path, Path, dict[s
     settings = job_settings(data, source)
     run(settings)
     snapshot, _ = open_current(data, SearchSettings())
-    documents = {d.source: d for d, _ in snapshot.store.documents_with_passages()}
+    documents = {d.source: d for d, _ in snapshot.store.stored.documents_with_passages()}
     secret, other = documents["secret.md"], documents["other.md"]
     (stored,) = snapshot.dense.vectors(np.array([p.ordinal for p in snapshot.store.passages_of(secret.document_id)]))
     snapshot.close()

@@ -68,7 +68,7 @@ def test_g1_a_delete_and_a_purge_leave_nothing(
     assert places(data, needles)
     first = current_id(data)
     old, _ = open_current(data, SearchSettings())
-    (other,) = [d for d, _ in old.store.documents_with_passages() if d.source == "other.md"]
+    (other,) = [d for d, _ in old.store.stored.documents_with_passages() if d.source == "other.md"]
     vector = old.dense.vectors(np.array([p.ordinal for p in old.store.passages_of(other.document_id)]))
     overlay.delete(SECRET_ID, "anna", old.seen(SECRET_ID))
     old.close()
@@ -86,10 +86,10 @@ def test_g1_a_delete_and_a_purge_leave_nothing(
     assert problems_of(data / "snapshots" / current) == []
     new, damage = open_current(data, SearchSettings())
     assert damage is None
-    assert [d for d, _ in new.store.documents_with_passages()] == [other]
+    assert [d for d, _ in new.store.stored.documents_with_passages()] == [other]
     assert (new.dense.vectors(np.array([0])) == vector).all()
     assert new.manifest.embedder == old.manifest.embedder
-    assert [(record.document_id, record.withheld) for record in new.store.effect_records()] == [(SECRET_ID, True)]
+    assert [(record.document_id, record.withheld) for record in new.store.stored.effect_records()] == [(SECRET_ID, True)]
     new.close()
     assert overlay.pending() == []
     # The file still lies in its source, and the next run neither reads it again nor publishes anything.

@@ -201,7 +201,7 @@ def test_a_draft_is_written_and_says_what_to_do_with_it(
 def stored(site: Path) -> str:
     """A conversation of the local owner about parking, in the site's database; its id."""
     snapshot, _ = open_current(site / "data", SearchSettings())
-    (passages,) = [p for d, p in snapshot.store.documents_with_passages() if d.source == "faq.jsonl#1"]
+    (passages,) = [p for d, p in snapshot.store.stored.documents_with_passages() if d.source == "faq.jsonl#1"]
     passage = passages[0]
     snapshot.close()
     citation = Citation(

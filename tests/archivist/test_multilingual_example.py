@@ -68,7 +68,7 @@ def test_documents_are_embedded_by_the_model_that_is_named_with_its_prompt(setti
     snapshot, _ = open_current(settings.data_dir, SearchSettings())
     try:
         assert (snapshot.manifest.embedder.model, snapshot.dense.dimension) == (str(model), DIMENSION)
-        for document, (passage,) in snapshot.store.documents_with_passages():
+        for document, (passage,) in snapshot.store.stored.documents_with_passages():
             stored = snapshot.dense.vectors(np.array([passage.ordinal]))[0]
             expected = computed(model, f"passage: {document.title}\n{passage.text}")
             np.testing.assert_allclose(stored, expected, atol=2e-3)

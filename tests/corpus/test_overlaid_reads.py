@@ -16,7 +16,8 @@ from corpus.overlay import Overlay
 from corpus.search import Query, Scope
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, open_current
-from corpus.store import Store, StoreWriter
+from corpus.store import Store
+from corpus.store_writer import StoreWriter
 from corpus.types import Document, Hit, document_id_of, version_of
 from tests.corpus.corpora import Text, asked, published
 
@@ -194,7 +195,7 @@ def test_entries_follow_a_move_through_the_snapshot(tmp_path: Path) -> None:
     path = stored(tmp_path / "chunks.db", {"new": (Former("middle", 7), Former("old", 5)), "old": (), "other": ()})
     overlay = Overlay(tmp_path / "overlay.db")
     store = Store(path, overlay, 9)
-    assert store.former_ids("new") == (Former("middle", 7), Former("old", 5))
+    assert store.stored.former_ids("new") == (Former("middle", 7), Former("old", 5))
     first = overlay.delete("old", "anna", Seen(4))
     assert set(store.labels(["new", "old", "other"], ["everyone"])) == {"other"}
     overlay.undo(first.number)

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from corpus.errors import SnapshotDamaged
-from corpus.store import Failure, FileRecord, Store, StoreWriter
+from corpus.records import Failure, FileRecord
+from corpus.store import Store
+from corpus.store_check import contradictions
+from corpus.store_writer import StoreWriter
 from corpus.types import Chunk, Document, Section, chunk_id_of, document_id_of, version_of
 
 INJECTION = "x') OR ('1'='1"
@@ -68,7 +71,7 @@ def store(path: Path) -> Iterator[Store]:
 def test_documents_come_back_as_they_were(store: Store) -> None:
     """Text with astral characters and NUL, sections, metadata and groups survive the round trip."""
     for made, chunks in DOCUMENTS:
-        ((found, found_chunks, hashes, ordinals),) = store.documents_of_file("c", made.source)
+        ((found, found_chunks, hashes, ordinals),) = store.stored.documents_of_file("c", made.source)
         assert found == made
         assert found_chunks == chunks
         assert hashes == [b"\x00" * 32, b"\x01" * 32]
@@ -80,7 +83,7 @@ def test_offsets_count_code_points(store: Store) -> None:
     for made, _ in DOCUMENTS:
         for passage in store.passages_of(made.document_id):
             assert made.text[passage.start : passage.end] == passage.text
-    assert store.check() == []
+    assert contradictions(store.stored) == []
 
 
 def test_passages_come_in_the_order_asked_for(store: Store) -> None:
@@ -99,15 +102,15 @@ def test_a_chunk_is_worded_by_title_headings_and_text(store: Store) -> None:
 
 def test_values_come_with_the_chunks_they_stand_on(store: Store) -> None:
     """Each document's value of a field, in order; none of a field that no document has."""
-    assert store.values("site") == [("bonn", slice(0, 2)), ("leeds", slice(8, 10))]
-    assert store.values("nothing' OR '1'='1") == []
+    assert store.stored.values("site") == [("bonn", slice(0, 2)), ("leeds", slice(8, 10))]
+    assert store.stored.values("nothing' OR '1'='1") == []
 
 
 def test_files_and_failures_come_back(store: Store) -> None:
     """What could not be read is as much part of the result as what could."""
-    assert [file.path for file in store.files() if file.content_hash is None] == ["bad.pdf"]
-    assert [(failure.path, failure.item) for failure in store.failures()] == [("bad.pdf", ""), ("both.md", "line 3")]
-    assert store.failures_of_file("c", "both.md") == [Failure("c", "both.md", "line 3", "no text", "add one")]
+    assert [file.path for file in store.stored.files() if file.content_hash is None] == ["bad.pdf"]
+    assert [(failure.path, failure.item) for failure in store.stored.failures()] == [("bad.pdf", ""), ("both.md", "line 3")]
+    assert store.stored.failures_of_file("c", "both.md") == [Failure("c", "both.md", "line 3", "no text", "add one")]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_summaries_page_through_all_visible_documents_once(store: Store) -> None
 def test_a_vector_is_found_by_the_hash_of_its_input(store: Store) -> None:
     """The first chunk embedded from an input stands for it; more hashes than one statement takes are looked up in parts."""
     many = [bytes([7, number % 256, number // 256]) for number in range(1200)]
-    assert store.ordinal_by_input([*many, b"\x01" * 32]) == {b"\x01" * 32: 1}
+    assert store.stored.ordinal_by_input([*many, b"\x01" * 32]) == {b"\x01" * 32: 1}
 
 
 def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from corpus.embedders.embedder import Embedder
 from corpus.embedders.stamped import require
 from corpus.settings import SearchSettings
 from corpus.snapshot import open_current
+from corpus.store_check import contradictions
 from evaluation.bench.generated import WORDS_A_CHUNK, documents, english, publish, questions
 from tests.making import contents
 
@@ -63,7 +64,7 @@ def test_it_is_published_as_a_snapshot_that_this_embedder_can_serve(tmp_path: Pa
         assert (snapshot.manifest.documents, snapshot.manifest.chunks) == (3, 12)
         lengths = np.linalg.norm(snapshot.dense.vectors(np.arange(12)), axis=1)
         assert lengths == pytest.approx(np.ones(12), abs=1e-3)
-        assert snapshot.store.check() == []
+        assert contradictions(snapshot.store.stored) == []
     finally:
         snapshot.close()
     assert contents(tmp_path / "one") == contents(tmp_path / "two")

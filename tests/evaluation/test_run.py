@@ -59,7 +59,7 @@ async def test_what_was_found_answered_and_cited_is_known(site: Path, embedder: 
     assert (first.found[0].name, first.found[0].source, first.answer) == ("faq.jsonl#1", "faq.jsonl#1", None)
     async with opened(settings_over(site / "data"), embedder) as services:
         with services.snapshots.lease() as leased:
-            (document,) = [d for d, _ in leased.snapshot.store.documents_with_passages() if d.source == "faq.jsonl#1"]
+            (document,) = [d for d, _ in leased.snapshot.store.stored.documents_with_passages() if d.source == "faq.jsonl#1"]
         by_id = Question("id", PARKING.question, gold={document.document_id: 1}, answers=PARKING.answers)
         run = await ask_all(services, [FORM, by_id, MOON], answers=True)
     form, parking, moon = run.outcomes

@@ -28,7 +28,7 @@ def documents(data_dir: Path) -> dict[str, Document]:
     """What is published, by source."""
     snapshot, _ = open_current(data_dir, SearchSettings())
     try:
-        return {document.source: document for document, _ in snapshot.store.documents_with_passages()}
+        return {document.source: document for document, _ in snapshot.store.stored.documents_with_passages()}
     finally:
         snapshot.close()
 

@@ -10,7 +10,7 @@ import pytest
 
 from corpus.errors import RunRefused
 from corpus.published import current_id, snapshot_ids
-from corpus.store import FileRecord
+from corpus.records import FileRecord
 from ingest import job
 from ingest.guard import removals, vanished
 from ingest.plan import plan

@@ -67,7 +67,7 @@ def published(data: Path) -> dict[str, str]:
     snapshot, damage = open_current(data, SearchSettings())
     assert damage is None
     try:
-        return {document.source: document.text for document, _ in snapshot.store.documents_with_passages()}
+        return {document.source: document.text for document, _ in snapshot.store.stored.documents_with_passages()}
     finally:
         snapshot.close()
 

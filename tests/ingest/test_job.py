@@ -20,6 +20,7 @@ from corpus.errors import ArchivistError, ConfigError, LockHeld
 from corpus.published import current_id, snapshot_ids
 from corpus.settings import LabelSettings, RetentionSettings, SearchSettings
 from corpus.snapshot import OpenSnapshot, open_current
+from corpus.store_check import contradictions
 from ingest import job
 from ingest.report import Event, Report
 from ingest.settings import ChunkingSettings, JobSettings, RuleSettings
@@ -100,8 +101,8 @@ def start(*arguments: str | Path, code: str = JOB) -> subprocess.Popen[str]:
 def test_everything_that_can_be_read_is_published(organisation: Path) -> None:
     """Groups, labels, languages and offsets are those of the files, their rules and their rows."""
     snapshot = opened(organisation / "data")
-    by_source = {document.source: document for document, _ in snapshot.store.documents_with_passages()}
-    assert snapshot.store.check() == []
+    by_source = {document.source: document for document, _ in snapshot.store.stored.documents_with_passages()}
+    assert contradictions(snapshot.store.stored) == []
     snapshot.close()
     assert set(by_source) == {*(set(FILES) - {"faq.jsonl"}), "faq.jsonl#1", "faq.jsonl#2", "faq.jsonl#3"}
     assert {s: d.groups for s, d in by_source.items() if d.groups != ("everyone",)} == {

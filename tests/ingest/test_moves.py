@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus.embedders.embedder import Embedder
+from corpus.records import FileRecord
 from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.snapshot import open_current
-from corpus.store import FileRecord
 from corpus.types import Document, Vectors, document_id_of
 from ingest import job
 from ingest.plan import Move, plan
@@ -36,7 +36,7 @@ def published(data_dir: Path) -> dict[str, tuple[Document, Vectors]]:
     snapshot, _ = open_current(data_dir, SearchSettings())
     try:
         found = {}
-        for document, passages in snapshot.store.documents_with_passages():
+        for document, passages in snapshot.store.stored.documents_with_passages():
             ordinals = np.array([passage.ordinal for passage in passages], dtype=np.int64)
             assert all(passage.chunk_id.startswith(f"{document.document_id}.{document.version}.") for passage in passages)
             found[document.source] = (document, snapshot.dense.vectors(ordinals))

@@ -57,7 +57,7 @@ class Site:
         """What stands in the current snapshot, whatever the overlay says now."""
         snapshot = self.opened()
         try:
-            return {document.source: document for document, _ in snapshot.store.documents_with_passages()}
+            return {document.source: document for document, _ in snapshot.store.stored.documents_with_passages()}
         finally:
             snapshot.close()
 

@@ -92,7 +92,7 @@ def texts(data_dir: Path) -> dict[str, tuple[str, str, str]]:
     """Format, title and text by source."""
     snapshot, _ = open_current(data_dir, SearchSettings())
     try:
-        found = [document for document, _ in snapshot.store.documents_with_passages()]
+        found = [document for document, _ in snapshot.store.stored.documents_with_passages()]
         return {document.source: (document.format, document.title, document.text) for document in found}
     finally:
         snapshot.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from corpus.store import FileRecord
+from corpus.records import FileRecord
 from ingest.plan import plan
 
 OLD = [FileRecord("c", name, 1, f"hash-{name}", "rules") for name in ("a", "b", "d", "e")]

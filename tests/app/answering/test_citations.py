@@ -362,7 +362,7 @@ def test_a_citation_counts_from_the_documents_beginning_and_keeps_the_page() -> 
 def test_every_quote_of_the_published_corpus_is_exact(snapshot: OpenSnapshot) -> None:
     """For each sentence of each passage of real files the best span is a slice of the document's own text."""
     quotes = 0
-    for document, passages in snapshot.store.documents_with_passages():
+    for document, passages in snapshot.store.stored.documents_with_passages():
         for number, found in enumerate(passages, start=1):
             for sentence in split(found.text):
                 citation = cite(number, found, evidence(sentence.plain, found).span)

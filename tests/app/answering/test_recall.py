@@ -36,7 +36,7 @@ async def services(site: Path) -> AsyncIterator[Services]:
 def passage_of(services: Services, source: str) -> Passage:
     """The first passage of a document."""
     with services.snapshots.lease() as leased:
-        for document, passages in leased.snapshot.store.documents_with_passages():
+        for document, passages in leased.snapshot.store.stored.documents_with_passages():
             if document.source == source:
                 return passages[0]
     raise AssertionError(f"no document {source!r}")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from app.answering.prompt import Prompts, build, shown
 from app.answering.sections import REACH, Surroundings, whole
 from app.settings import PromptSettings
+from corpus.records import DocumentSummary
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, open_current
-from corpus.store import DocumentSummary
 from corpus.types import Document, Passage, Section, chunk_id_of
 from ingest.chunking import chunk_document
 from tests.app.serving import PROMPTS, publish
