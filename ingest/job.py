@@ -3,60 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corpus.effects import Former
-from corpus.embedders.embedder import Embedder, Exporting, exported, open_embedder
-from corpus.embedders.graph import read_graph
+from corpus.embedders.embedder import Embedder
 from corpus.embedders.stamped import values_of
-from corpus.embedders.weights import find_model, fingerprint_of
-from corpus.errors import (
-    ArchivistError,
-    ConfigError,
-    DocumentError,
-    ModelDamaged,
-    ModelNotExported,
-    ModelNotFound,
-    RunRefused,
-    SnapshotDamaged,
-)
+from corpus.errors import ArchivistError, ConfigError, RunRefused, SnapshotDamaged
 from corpus.lock import locked
 from corpus.manifest import EmbedderStamp
-from corpus.published import MODELS, current_id, number_of, point_to, purge, refuse_while_held, remove_litter
+from corpus.published import current_id, point_to, purge, refuse_while_held, remove_litter
 from corpus.records import Failure, FileRecord
 from corpus.snapshot import OpenSnapshot, SnapshotWriter
-from corpus.types import MOVED_FROM, Document, chunk_id_of, document_id_of
-from ingest.chunking import chunk_document, embedder_input, remembering
-from ingest.documents import document_of, failure_of, in_order, key_of, moves_told, where_of
+from ingest.documents import failure_of, in_order, moves_told
 from ingest.embedding import Embedding, Item
 from ingest.gate import Counts, Measure, check_by_searching, check_counts, needs_search, shown
+from ingest.gathering import Gathering
 from ingest.guard import removals, vanished
 from ingest.isolation.pool import Readers
-from ingest.isolation.process import Disturbed
+from ingest.model import Model
 from ingest.notify import notify
 from ingest.overridden import Overrides
 from ingest.parent import made_like_this, making, open_parent
 from ingest.plan import Plan, plan
-from ingest.readers.extract import Extract
 from ingest.report import Event, Listener, Report, Step
 from ingest.runs import RunLog
 from ingest.scan import Found, scan
 from ingest.settings import JobSettings
-from ingest.sources.folder import SourceFile
 from ingest.sources.pages import forget_pages
-from ingest.vectors import VectorSource, forget, input_hash
+from ingest.vectors import VectorSource, forget
 
 BATCH_CHUNKS, BATCH_KEPT = 128, 1024
 """Chunks to embed, or chunks with their vectors, that are held in memory before they are written."""
 
 WORK = "work/embeddings.db"
-SAMPLE_FILES, SAMPLE_PIECES, SAMPLE_CHARS, SAMPLE_TEXTS = 100, 5, 800, 300
-"""Texts on which the loss of a precision is measured: files looked at, pieces of one document, characters, texts at most."""
 
 
 def run(
@@ -132,14 +113,6 @@ def _tell(settings: JobSettings, log: RunLog, ended: dict[str, Any]) -> None:
         log.note(ended, webhook=notify(settings.ingest.webhook_url.get_secret_value(), ended))
 
 
-def _identity(settings: JobSettings, given: Embedder | None) -> tuple[str, str]:
-    """The model's name, and what its vectors depend on."""
-    if given is not None:
-        return given.model, given.fingerprint
-    folder = find_model(settings.embedder.model, allow_hub=settings.embedder.allow_hub)
-    return settings.embedder.model, fingerprint_of(folder, settings.embedder)
-
-
 class _Run:
     """One run: its settings, the parent snapshot it starts from, and how far it is."""
 
@@ -157,26 +130,20 @@ class _Run:
         self.settings, self.listener, self.parent, self.overrides = settings, listener, parent, overrides
         self.allow_removals, self.measure = allow_removals, measure
         self.started = time.monotonic()
-        self.given = embedder
-        self.embedder: Embedder | None = None
-        self.model, self.fingerprint = _identity(settings, embedder)
-        # Files are kept as they are only where the parent was made with this model and these chunks.
-        self.base = parent if parent is not None and made_like_this(parent, self.fingerprint, settings) else None
-        self.files: list[SourceFile] = []
         self.notes: list[str] = []
-        self.failures: list[Failure] = []
-        self.disturbed: set[tuple[str, str]] = set()
-        self.document_ids: set[str] = set()
-        self.moved_from: set[str] = set()
-        self.stale: tuple[Failure, ...] = ()
         self.total_bytes = self.done_bytes = self.done_files = 0
+        self.model = Model(settings, embedder, self.notes.append, lambda message: self._say("load_model", message))
+        # Files are kept as they are only where the parent was made with this model and these chunks.
+        self.base = parent if parent is not None and made_like_this(parent, self.model.fingerprint, settings) else None
+        self.gathering = Gathering(settings, parent, self.base, overrides, self.model)
+        self.stale: tuple[Failure, ...] = ()
 
     def run(self) -> Report:
         """Plan, then act."""
         self._say("scan", "reading the sources")
         found = scan(self.settings, keep_pages=True)
-        self.files = [one.file for one in found]
-        self.total_bytes = sum(file.size_bytes for file in self.files)
+        self.model.files = [one.file for one in found]
+        self.total_bytes = sum(one.file.size_bytes for one in found)
         before = list(self.parent.store.stored.files()) if self.parent else []
         todo = plan((one.record for one in found), before, remake=self.base is None, overridden=self.overrides.against.files)
         if not self.allow_removals:
@@ -195,10 +162,10 @@ class _Run:
         return bool(before) and self.overrides.against.emptied.issuperset((file.collection, file.path) for file in before)
 
     def _build(self, files: list[Found], todo: Plan) -> Report:
-        settings = self.settings
-        dimension = self.base.manifest.embedder.dimension if self.base else self._load().dimension
-        vectors = VectorSource(settings.data_dir / WORK, self.parent, self._load, dimension)
-        stamp = EmbedderStamp(self.model, self.fingerprint, dimension, settings=values_of(settings.embedder))
+        settings, gathering = self.settings, self.gathering
+        dimension = self.base.manifest.embedder.dimension if self.base else self.model.load().dimension
+        vectors = VectorSource(settings.data_dir / WORK, self.parent, self.model.load, dimension)
+        stamp = EmbedderStamp(self.model.name, self.model.fingerprint, dimension, settings=values_of(settings.embedder))
         writer = SnapshotWriter(settings.data_dir, self.parent.id if self.parent else None, stamp, making(settings))
         kept = set(todo.kept) if self.base else set()
         readers = Readers(settings.isolation, [one.file for one in files if one.record not in kept])
@@ -213,7 +180,7 @@ class _Run:
                 file, record = one.file, one.record
                 base = self.base if record in kept else None
                 earlier = before.get((record.collection, record.path))
-                for item in self._from_parent(base, file) if base else self._from_file(readers, one, earlier):
+                for item in gathering.from_parent(base, file) if base else gathering.from_file(readers, one, earlier):
                     pending.append(item)
                     inputs, chunks = inputs + len(item.inputs), chunks + len(item.chunks)
                     if inputs >= BATCH_CHUNKS or chunks >= BATCH_KEPT:
@@ -222,14 +189,14 @@ class _Run:
                         self._say("ingest", file.path, vectors.embedded)
                 # Without a hash the file counts as changed, so that the next run tries it again.
                 writer.add_file(
-                    replace(record, content_hash=None) if (file.collection, file.path) in self.disturbed else record
+                    replace(record, content_hash=None) if (file.collection, file.path) in gathering.disturbed else record
                 )
                 self.done_bytes += file.size_bytes
                 self.done_files += 1
             embedding.add(pending)
             embedding.finish()
             self._say("ingest", "all files read", vectors.embedded)
-            for failure in self.failures:
+            for failure in gathering.failures:
                 writer.add_failure(failure)
             for decided in self.overrides.records:
                 writer.add_effect(decided)
@@ -260,7 +227,7 @@ class _Run:
             chunks=manifest.chunks,
             embedded=vectors.embedded,
             reused=manifest.chunks - vectors.embedded,
-            failures=in_order([*self.failures, *self.stale]),
+            failures=in_order([*gathering.failures, *self.stale]),
             took_s=round(time.monotonic() - self.started, 3),
             purged=tuple(purged),
             moved=len(todo.moved),
@@ -284,25 +251,28 @@ class _Run:
     def _checked(self, folder: Path, writer: SnapshotWriter, todo: Plan) -> list[dict[str, Any]]:
         """What stands in the manifest of a snapshot that may be published. Raises: RunRefused for one that may not."""
         self._say("publish", "checking what was built")
-        now = Counts(writer.documents, writer.chunks, len(self.failures))
+        now = Counts(writer.documents, writer.chunks, len(self.gathering.failures))
         withheld, last = self.overrides.against.withheld, None
         if self.parent is not None:
             made = self.parent.manifest
             last = Counts(made.documents - len(withheld), made.chunks - sum(withheld.values()))
         checks = check_counts(self.settings.gate, now, last)
         if needs_search(self.settings.gate):
-            checks += check_by_searching(folder, self.settings, lambda texts: self._load().embed_queries(texts), self.measure)
+            checks += check_by_searching(
+                folder, self.settings, lambda texts: self.model.load().embed_queries(texts), self.measure
+            )
         reasons = [shown(check) for check in checks if not check.passed]
         if self.parent is not None and not self.allow_removals:
             # What was deleted on purpose is not gone.
             before = [name for name in self.parent.store.stored.document_ids() if name not in withheld]
-            gone = sum(1 for name in before if name not in self.document_ids and name not in self.moved_from)
+            there = self.gathering.document_ids | self.gathering.moved_from
+            gone = sum(1 for name in before if name not in there)
             reasons += vanished(gone, len(before), self.settings.ingest.max_removed_share)
         passed = [check.as_json() for check in checks]
         self._refuse_if(reasons, todo, passed)
         # Known only now: what embedded nothing may have embedded the gate's questions.
-        made_by = self.embedder or (self.base.manifest.embedder if self.base else self._load())
-        writer.embedded_with(made_by.engine, made_by.graph or self._graph())
+        made_by = self.model.loaded or (self.base.manifest.embedder if self.base else self.model.load())
+        writer.embedded_with(made_by.engine, made_by.graph or self.model.graph())
         if self.overrides.has_changed():
             self.notes.append(
                 "documents were deleted, revoked or relabelled while the run was at work; that holds for every read, and the "
@@ -318,7 +288,7 @@ class _Run:
             changed=len(todo.changed), kept=len(todo.kept), removed=len(todo.removed), moved=len(todo.moved),
             moves=moves_told(todo), documents=self.parent.manifest.documents if self.parent else 0,
             chunks=self.parent.manifest.chunks if self.parent else 0, embedded=0, reused=0,
-            failures=in_order(self.failures), took_s=round(time.monotonic() - self.started, 3), gate=tuple(gate),
+            failures=in_order(self.gathering.failures), took_s=round(time.monotonic() - self.started, 3), gate=tuple(gate),
         )  # fmt: skip
         raise RunRefused(reasons, self._after, report.as_json())
 
@@ -336,7 +306,7 @@ class _Run:
         for one in files:
             self.overrides.keep((one.file.collection, one.file.path))
         self._forget_pages(files)
-        self._mend_graph(base.manifest.embedder.graph)
+        self.model.mend_graph(base.manifest.embedder.graph)
         purged = purge(self.settings.data_dir, self.settings.retention.snapshots, self.settings.retention.days)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")
         return Report(
@@ -354,158 +324,12 @@ class _Run:
         except SnapshotDamaged:
             return True
 
-    def _load(self) -> Embedder:
-        """The embedder, loaded when it is first needed: a run that embeds nothing loads no model."""
-        if self.embedder is None:
-            self._say("load_model", f"loading {self.model}")
-            self.embedder = self.given or self._open()
-            longest = self.embedder.max_tokens
-            if self.settings.chunking.max_tokens > longest:
-                raise ConfigError(
-                    f"chunking.max_tokens {self.settings.chunking.max_tokens} is longer than the {longest} tokens that "
-                    f"{self.model!r} embeds; set it to {longest} or less"
-                )
-        return self.embedder
-
-    def _open(self) -> Embedder:
-        return open_embedder(self.settings.embedder, models=self.settings.data_dir / MODELS, exporting=self._exporting)
-
-    @property
-    def _exporting(self) -> Exporting:
-        return Exporting(self.fingerprint, self._sample, self.notes.append)
-
-    def _sample(self) -> list[str]:
-        """Pieces of the documents, from files all over the sources."""
-        pieces: list[str] = []
-        files = self.files[:: max(1, len(self.files) // SAMPLE_FILES)]
-        with closing(Readers(self.settings.isolation, files)) as readers:
-            for file in files:
-                for found in readers.extracts(file):
-                    if not isinstance(found, DocumentError):
-                        text = found.text[: SAMPLE_CHARS * SAMPLE_PIECES]
-                        pieces += [text[begin : begin + SAMPLE_CHARS] for begin in range(0, len(text), SAMPLE_CHARS)]
-        return pieces[:SAMPLE_TEXTS]
-
-    def _graph(self) -> str | None:
-        """The exported model for a snapshot whose parent names none, so that the service need not import torch."""
-        if self.embedder is not None or self.given is not None or self.settings.embedder.engine == "sentence-transformers":
-            return None
-        try:
-            graph = exported(self.settings.embedder, self.settings.data_dir / MODELS, self._exporting)
-        except ModelNotExported as error:
-            self.notes.append(f"the model was not exported: {error.reason}")
-            return None
-        return None if graph is None else graph.graph_id
-
-    def _mend_graph(self, named: str | None) -> None:
-        """Export the model again where the graph that a snapshot names is gone or damaged: the service needs it."""
-        if self.settings.embedder.engine == "sentence-transformers":
-            return
-        if named is None:
-            self.notes.append("the snapshot names no exported model; the next run that publishes tries to export it")
-            return
-        try:
-            read_graph(self.settings.data_dir / MODELS, named).check()
-        except (ModelNotFound, ModelDamaged):
-            self._load()
-
-    @cached_property
-    def _count_tokens(self) -> Callable[[str], int]:
-        return remembering(self._load().count_tokens)
-
-    def _from_parent(self, parent: OpenSnapshot, file: SourceFile) -> Iterator[Item]:
-        """The documents of an unchanged file, with their vectors."""
-        self.failures += parent.store.stored.failures_of_file(file.collection, file.path)
-        self.overrides.keep((file.collection, file.path))
-        for document, chunks, hashes, ordinals in parent.store.stored.documents_of_file(file.collection, file.path):
-            self.document_ids.add(document.document_id)
-            former = parent.store.stored.former_ids(document.document_id) if MOVED_FROM in document.metadata else ()
-            yield Item(file.path, document, chunks, hashes, [], parent.dense.vectors(ordinals), former)
-
-    def _from_file(self, readers: Readers, one: Found, before: FileRecord | None) -> Iterator[Item]:
-        """The documents of a file that has to be read. What cannot be read is noted; the rest goes on."""
-        file = one.file
-        for found in readers.extracts(file):
-            try:
-                if isinstance(found, DocumentError):
-                    raise found
-                document, former = self._known_as(document_of(self.settings, one, found), found, before)
-                if document.document_id in self.document_ids:
-                    raise DocumentError(
-                        where_of(file, found), "another document has the same name", "give one of the two another name"
-                    )
-            except DocumentError as error:
-                if isinstance(error, Disturbed):
-                    self.disturbed.add((file.collection, file.path))
-                self._fail(file, error)
-                continue
-            self.document_ids.add(document.document_id)
-            stored = self.overrides.over(file.path, document, former)
-            if stored is not None:
-                item = self._unchanged_text(one, stored, found, before) or self._cut(file.path, stored)
-                item.former = former
-                yield item
-
-    def _cut(self, path: str, document: Document) -> Item:
-        """A document cut into chunks, whose vectors are still to be had."""
-        embedder = self._load()
-        chunks = chunk_document(
-            document,
-            self._count_tokens,
-            max_tokens=self.settings.chunking.max_tokens,
-            overlap_tokens=self.settings.chunking.overlap_tokens,
-            special_tokens=embedder.special_tokens,
-        )
-        inputs = [embedder_input(document.title, chunk.heading, chunk.text) for chunk in chunks]
-        return Item(path, document, chunks, [input_hash(self.fingerprint, text) for text in inputs], inputs, None)
-
-    def _known_as(self, document: Document, found: Extract, before: FileRecord | None) -> tuple[Document, tuple[Former, ...]]:
-        """The document, and the ids by which it was known before it was moved, the last one first, as its metadata has them."""
-        if self.parent is None or before is None:
-            return document, ()
-        earlier = document_id_of(before.collection, key_of(before.path, found))
-        # One that is withheld is not in the snapshot; what was decided of it knows its ids.
-        former = self.parent.store.stored.former_ids(earlier) or self.overrides.effects.former_ids(earlier)
-        if earlier != document.document_id:
-            former = (Former(earlier, number_of(self.parent.id)), *former)
-            self.moved_from.add(earlier)
-        former = tuple(each for each in former if each.document_id != document.document_id)  # moved there and back again
-        if former:
-            ids = " ".join(each.document_id for each in former)
-            document = replace(document, metadata={**document.metadata, MOVED_FROM: ids})
-        return document, former
-
-    def _unchanged_text(self, one: Found, document: Document, found: Extract, before: FileRecord | None) -> Item | None:
-        """A document whose file was moved, or of which something else is said now, with the chunks and vectors it has.
-
-        They stand as they were embedded, under the title it had then.
-        """
-        if self.base is None or before is None or before.content_hash is None or before.content_hash != one.record.content_hash:
-            return None
-        parts = self.base.store.stored.document_with_parts(document_id_of(before.collection, key_of(before.path, found)))
-        if parts is None or (parts[0].text, parts[0].sections) != (document.text, document.sections):
-            return None
-        _, chunks, hashes, ordinals = parts
-        own = [
-            replace(
-                chunk,
-                chunk_id=chunk_id_of(document.document_id, document.version, chunk.start, chunk.end),
-                document_id=document.document_id,
-                version=document.version,
-            )
-            for chunk in chunks
-        ]
-        return Item(one.file.path, document, own, hashes, [], self.base.dense.vectors(ordinals))
-
-    def _fail(self, file: SourceFile, error: DocumentError) -> None:
-        self.failures.append(failure_of(file, error))
-
     @property
     def _after(self) -> str:
         return f"snapshot {self.parent.id!r} stays in service" if self.parent else "look at `sources`"
 
     def _nothing_to_publish(self, reason: str) -> str:
-        listed = "".join(f"\n  {failure.path}: {failure.reason}; {failure.advice}" for failure in self.failures[:20])
+        listed = "".join(f"\n  {failure.path}: {failure.reason}; {failure.advice}" for failure in self.gathering.failures[:20])
         return f"{reason}; nothing was published, {self._after}{listed}"
 
     def _say(self, step: Step, message: str, embedded: int = 0) -> None:

@@ -64,8 +64,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> EmbedderSettings:
 @pytest.fixture
 def run(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The real job, with the model that is loaded already, which is not exported."""
-    monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
-    monkeypatch.setattr(job, "exported", lambda *_: None)
+    monkeypatch.setattr("ingest.model.open_embedder", lambda settings, **_: embedder)
+    monkeypatch.setattr("ingest.model.exported", lambda *_: None)
     return job.run
 
 
@@ -75,7 +75,7 @@ def organisation(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("organisation")
     write_files(root / "documents", FILES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "open_embedder", lambda settings, **_: embedder)
+        patch.setattr("ingest.model.open_embedder", lambda settings, **_: embedder)
         job.run(job_settings(root / "data", root / "documents"))
     return root
 

@@ -49,7 +49,7 @@ def data_dir(corpus: Labelled, embedder: Embedder, tmp_path_factory: pytest.Temp
     """The corpus, published. Not changed by any test here."""
     root = tmp_path_factory.mktemp("labelled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "open_embedder", lambda settings, **_: embedder)
+        patch.setattr("ingest.model.open_embedder", lambda settings, **_: embedder)
         job.run(job_settings(root / "data", write(corpus, root / "documents"), rules=corpus_rules()))
     return root / "data"
 

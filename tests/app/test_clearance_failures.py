@@ -49,7 +49,7 @@ def published_labels(corpus: Labelled, embedder: Embedder, tmp_path_factory: pyt
     """The corpus, with `documents/` and `data/`. Copied by whoever changes it."""
     root = tmp_path_factory.mktemp("labelled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "open_embedder", lambda settings, **_: embedder)
+        patch.setattr("ingest.model.open_embedder", lambda settings, **_: embedder)
         job.run(job_settings(root / "data", write(corpus, root / "documents"), rules=corpus_rules()))
     return root
 

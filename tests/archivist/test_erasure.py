@@ -48,7 +48,7 @@ def no_embedding(patch: pytest.MonkeyPatch) -> None:
     def refuse(settings: object, **values: object) -> Embedder:
         raise AssertionError("the model was loaded")
 
-    patch.setattr(job, "open_embedder", refuse)
+    patch.setattr("ingest.model.open_embedder", refuse)
 
 
 def purge(config: Path, *options: str, exit_code: int = 0) -> dict[str, object]:

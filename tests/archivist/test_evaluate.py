@@ -16,7 +16,6 @@ from corpus.embedders.embedder import Embedder
 from corpus.published import current_id
 from corpus.settings import SearchSettings
 from corpus.snapshot import open_current
-from ingest import job
 from tests.conftest import Run
 from tests.making import job_settings, write_files
 
@@ -34,7 +33,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, embedder: Embedder) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(evaluate, "_embedder", lambda settings, **_: embedder)
-    monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
+    monkeypatch.setattr("ingest.model.open_embedder", lambda settings, **_: embedder)
 
 
 @pytest.fixture

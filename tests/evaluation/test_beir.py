@@ -13,7 +13,6 @@ from corpus.embedders.embedder import Embedder
 from evaluation.beir import ingest, read_data_set
 from evaluation.golden import GoldenError
 from evaluation.run import ask_all, opened
-from ingest import job
 from ingest.report import Event
 from tests.evaluation.outcomes import settings_over
 from tests.making import job_settings
@@ -84,7 +83,7 @@ async def test_documents_are_ingested_once_and_found_by_their_ids(
     tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second run embeds nothing; a title alone is a text; a row's own groups do not hide it."""
-    monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
+    monkeypatch.setattr("ingest.model.open_embedder", lambda settings, **_: embedder)
     (tmp_path / "set").mkdir()
     found = read_data_set(data_set(tmp_path / "set"))
     settings = job_settings(tmp_path / "unused", tmp_path)

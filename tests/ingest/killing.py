@@ -65,9 +65,9 @@ class HashedWords:
 
 def prepare(patch: pytest.MonkeyPatch) -> None:
     """Let the job of this process embed with hashed words, and commit after every few chunks."""
-    patch.setattr(job, "open_embedder", lambda settings, **_: HashedWords())
-    patch.setattr(job, "find_model", lambda model, allow_hub: Path("."))
-    patch.setattr(job, "fingerprint_of", lambda folder, settings: HashedWords.fingerprint)
+    patch.setattr("ingest.model.open_embedder", lambda settings, **_: HashedWords())
+    patch.setattr("ingest.model.find_model", lambda model, allow_hub: Path("."))
+    patch.setattr("ingest.model.fingerprint_of", lambda folder, settings: HashedWords.fingerprint)
     patch.setattr(job, "BATCH_CHUNKS", BATCH)
     patch.setattr(vectors, "COMMITTED", BATCH)
 

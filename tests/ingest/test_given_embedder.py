@@ -41,7 +41,7 @@ class Digests:
 def test_a_given_embedder_is_used_instead_of_the_configured_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its vectors, name and fingerprint stand in the snapshot; the configured model, which is nowhere, is not looked for."""
     write_files(tmp_path / "documents", FILES)
-    monkeypatch.setattr(job, "open_embedder", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("ingest.model.open_embedder", lambda *_, **__: pytest.fail("a model was loaded"))
     settings = job_settings(tmp_path / "data", tmp_path / "documents", embedder=EmbedderSettings(model="nowhere"))
     report = job.run(settings, embedder=Digests())
     assert (report.embedded, report.reused, report.engine) == (10, 1, "digests")  # two files are alike

@@ -360,7 +360,7 @@ def test_a_damaged_snapshot_is_replaced(site: Path, run: Run, damaged: str) -> N
 
 def test_events_tell_how_far_a_run_is(tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps come in order, and the bytes add up to the total."""
-    monkeypatch.setattr(job, "open_embedder", lambda settings, **_: embedder)
+    monkeypatch.setattr("ingest.model.open_embedder", lambda settings, **_: embedder)
     source = write_files(tmp_path / "documents", {"a.md": "One.\n", "b.md": "Two.\n"})
     events: list[Event] = []
     job.run(job_settings(tmp_path / "data", source), events.append)

@@ -17,7 +17,6 @@ from corpus.records import FileRecord
 from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.snapshot import open_current
 from corpus.types import Document, Vectors, document_id_of
-from ingest import job
 from ingest.plan import Move, plan
 from ingest.preview import preview
 from ingest.settings import JobSettings, RuleSettings
@@ -57,7 +56,7 @@ def no_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(settings: EmbedderSettings) -> Embedder:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(job, "open_embedder", refuse)
+    monkeypatch.setattr("ingest.model.open_embedder", refuse)
 
 
 def test_content_decides_what_happens_to_a_file() -> None:

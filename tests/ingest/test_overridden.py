@@ -100,7 +100,7 @@ def test_a_deleted_document_does_not_come_back(site: Site, monkeypatch: pytest.M
     site.write(d="Velvet and engine.")
     assert site.run().as_json()["withheld"] == 1
     monkeypatch.setattr(HashedWords, "fingerprint", "hashed-words-2")
-    monkeypatch.setattr(job, "fingerprint_of", lambda folder, settings: "hashed-words-2")
+    monkeypatch.setattr("ingest.model.fingerprint_of", lambda folder, settings: "hashed-words-2")
     remade = site.run()
     assert (remade.embedded, remade.withheld, sorted(site.stored())) == (3, 1, ["a.md", "c.md", "d.md"])
     site.overlay.undo(number)
