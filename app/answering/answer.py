@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from app.access import Caller
 from app.answering.answerability import answerability
 from app.answering.citations import MarkerFilter, whole
-from app.answering.clarify import Clarification, clarification
+from app.answering.clarify import clarification
 from app.answering.extractive import NO_ANSWER
 from app.answering.grounding import ground
 from app.answering.history import Standalone
@@ -23,8 +23,8 @@ from app.answering.rewrite import understand_question
 from app.answering.sections import Surroundings
 from app.answering.signals import DEPTH, nearest, signals
 from app.answering.support import Checker
-from app.answering.types import Answer, Ask, Grounding, Signals, Sources
-from app.llm.backend import Delta, Finished, Prompt, Usage
+from app.answering.types import Answer, Ask, Citation, Grounding, Signals, Sources
+from app.llm.backend import Delta, Finished, FinishReason, Prompt, Usage
 from app.llm.plan import Asker, Route
 from app.llm.settings import EXTRACTIVE, FIXED
 from app.state.conversations import new_id
@@ -67,6 +67,43 @@ class _Progress:
 
     def note(self, stage: str, since: float) -> None:
         self.timings[stage] = round((time.perf_counter() - since) * 1000, 2)
+
+    def whole_answer(
+        self,
+        ask: Ask,
+        recalled: Recalled,
+        *,
+        abstained: bool,
+        citations: Sequence[Citation] = (),
+        finish_reason: FinishReason = "stop",
+        grounding: Grounding = Grounding(1.0),
+        clarifies: bool = False,
+    ) -> Answer:
+        """The answer, now that all of it is known. Of what was not searched there are no signals, and no other question."""
+        assert self.route is not None, "who answers is known before the answer ends"
+        for stage in ("first_token", "generate"):
+            self.timings.setdefault(stage, 0.0)
+        self.note("total", self.started)
+        return Answer(
+            answer=self.text,
+            abstained=abstained,
+            citations=tuple(citations),
+            conversation_id=recalled.conversation_id,
+            message_id=None,
+            standalone_question=self.standalone.question if self.standalone else ask.question,
+            provider=self.route.provider,
+            model=self.route.model,
+            route=self.route.reason,
+            snapshot=self.snapshot,
+            finish_reason=finish_reason,
+            usage=self.asker.usage,
+            grounding=grounding,
+            timings_ms=self.timings,
+            passages=self.passages,
+            signals=self.signals or Signals(),
+            answerability=self.answerability or 0.0,
+            clarifies=clarifies,
+        )
 
 
 async def answer(
@@ -111,8 +148,11 @@ async def _events(
 
     fixed = services.gateway.fixed_answer(ask.question, progress.asker)
     if fixed is not None:
-        async for told in _by_rule(ask, recalled, progress, *fixed):
-            yield told
+        # The answer of a rule: nothing is searched, nobody is asked.
+        progress.route, progress.text = fixed
+        yield Sources((), ask.question)
+        yield Delta(progress.text)
+        yield progress.whole_answer(ask, recalled, abstained=False)
         return
 
     begun = time.perf_counter()
@@ -170,8 +210,12 @@ async def _events(
     if settings.answer.clarify and (
         asked_back := clarification(ask.question, has_history=bool(recalled.messages), hits=hits, passages=passages)
     ):
-        async for told in _by_asking_back(progress, recalled, standalone, asked_back):
-            yield told
+        # A question back, which names found documents: nobody is asked.
+        progress.route = Route(EXTRACTIVE, EXTRACTIVE, "the question could mean several things, so no LLM was asked")
+        progress.text = asked_back.text
+        yield Delta(asked_back.text)
+        named = [whole(number, passages[number - 1]) for number in asked_back.numbers]
+        yield progress.whole_answer(ask, recalled, abstained=True, citations=named, clarifies=True)
         return
 
     checker = Checker(passages, partial(services.embed, embedder))
@@ -201,85 +245,13 @@ async def _events(
     progress.note("generate", begun)
 
     grounding = await ground(progress.text, checker, services.compute)
-    grounding = replace(grounding, removed=markers.dropped, added=markers.added)
-    progress.note("total", progress.started)
-    assert progress.route is not None, "the gateway names its route before it answers"
-    yield Answer(
-        answer=progress.text,
+    yield progress.whole_answer(
+        ask,
+        recalled,
         abstained=finished.abstained or markers.abstained,
-        citations=tuple(markers.citations),
-        conversation_id=recalled.conversation_id,
-        message_id=None,
-        standalone_question=standalone.question,
-        provider=progress.route.provider,
-        model=progress.route.model,
-        route=progress.route.reason,
-        snapshot=snapshot.id,
+        citations=markers.citations,
         finish_reason=finished.reason,
-        usage=progress.asker.usage,
-        grounding=grounding,
-        timings_ms=progress.timings,
-        passages=passages,
-        signals=measured,
-        answerability=likely,
-    )
-
-
-async def _by_asking_back(
-    progress: _Progress, recalled: Recalled, standalone: Standalone, asked_back: Clarification
-) -> AsyncGenerator[Delta | Answer, None]:
-    """A question back, which names found documents: nobody is asked."""
-    assert progress.signals is not None, "signals are taken before"
-    assert progress.answerability is not None, "answerability is taken before"
-    route = progress.route = Route(EXTRACTIVE, EXTRACTIVE, "the question could mean several things, so no LLM was asked")
-    progress.text = asked_back.text
-    yield Delta(asked_back.text)
-    progress.timings |= {"first_token": 0.0, "generate": 0.0}
-    progress.note("total", progress.started)
-    yield Answer(
-        answer=asked_back.text,
-        abstained=True,
-        citations=tuple(whole(number, progress.passages[number - 1]) for number in asked_back.numbers),
-        conversation_id=recalled.conversation_id,
-        message_id=None,
-        standalone_question=standalone.question,
-        provider=route.provider,
-        model=route.model,
-        route=route.reason,
-        snapshot=progress.snapshot,
-        usage=progress.asker.usage,
-        grounding=Grounding(1.0),
-        timings_ms=progress.timings,
-        passages=progress.passages,
-        signals=progress.signals,
-        answerability=progress.answerability,
-        clarifies=True,
-    )
-
-
-async def _by_rule(
-    ask: Ask, recalled: Recalled, progress: _Progress, route: Route, text: str
-) -> AsyncGenerator[Sources | Delta | Answer, None]:
-    """The fixed answer of a rule: nothing was searched, nobody was asked."""
-    progress.route, progress.text = route, text
-    yield Sources((), ask.question)
-    yield Delta(text)
-    progress.timings |= {"first_token": 0.0, "generate": 0.0}
-    progress.note("total", progress.started)
-    yield Answer(
-        answer=text,
-        abstained=False,
-        citations=(),
-        conversation_id=recalled.conversation_id,
-        message_id=None,
-        standalone_question=ask.question,
-        provider=route.provider,
-        model=route.model,
-        route=route.reason,
-        snapshot=progress.snapshot,
-        usage=Usage(),
-        grounding=Grounding(1.0),
-        timings_ms=progress.timings,
+        grounding=replace(grounding, removed=markers.dropped, added=markers.added),
     )
 
 
