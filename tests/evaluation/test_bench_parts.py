@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from app import services as composition
 from app.answering.types import Answer, Grounding
 from app.llm.backend import Usage
 from app.llm.settings import LlmSettings
@@ -16,7 +15,6 @@ from corpus.embedders.embedder import Embedder
 from corpus.errors import ConfigError
 from corpus.settings import EmbedderSettings, LabelSettings, SearchSettings
 from corpus.types import Message
-from evaluation.bench import options as bench_options
 from evaluation.bench.dataset import dataset_figures, measure_dataset
 from evaluation.bench.figures import Figure, Part
 from evaluation.bench.first_token import PAIRS, measure_first_token
@@ -24,7 +22,6 @@ from evaluation.bench.handbook import GoldenRun, golden_figures, measure_handboo
 from evaluation.bench.options import Options
 from evaluation.golden import Question
 from evaluation.quality import Answered, Ranking
-from ingest import job
 from tests.making import FILES, job_settings, link_models, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +36,8 @@ MADE_UP = Question("made-up", "?", HISTORY, kind="unanswerable")
 @pytest.fixture
 def loaded(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model that is loaded already, wherever this process would load it again; children import from the checkout."""
-    for module in (job, composition, bench_options):
-        monkeypatch.setattr(module, "open_embedder", lambda settings, **_: embedder)
+    for name in ("ingest.model.open_embedder", "evaluation.bench.options.open_embedder", "app.embedders.open_stamped"):
+        monkeypatch.setattr(name, lambda *_, **__: embedder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 

@@ -204,7 +204,7 @@ class Runs:
         self._file = errors.open("wb")
         self._server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._file, text=True,
+            cwd=ROOT, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._file, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         )  # fmt: skip
 
@@ -232,8 +232,8 @@ class Runs:
         return self._errors.read_text()
 
     def close(self) -> None:
-        """End the server."""
-        self._server.kill()
+        """End the server, and a run that a test which failed left stopped: it would hold the pipe open for ever."""
+        os.killpg(self._server.pid, signal.SIGKILL)
         self._server.communicate()
         self._file.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corpus.effects import Former
 from corpus.embedders.embedder import Embedder
 from corpus.snapshot import SnapshotWriter
 from corpus.types import Chunk, Document, Vectors
@@ -23,7 +24,13 @@ class Written:
         self.rows: list[tuple[str, list[float]]] = []
 
     def add_document(
-        self, path: str, document: Document, chunks: Sequence[Chunk], hashes: Sequence[bytes], vectors: Vectors
+        self,
+        path: str,
+        document: Document,
+        chunks: Sequence[Chunk],
+        hashes: Sequence[bytes],
+        vectors: Vectors,
+        former: Sequence[Former],
     ) -> None:
         self.rows.append((path, vectors[:, 0].tolist()))
 

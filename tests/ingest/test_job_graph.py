@@ -56,7 +56,6 @@ def test_vectors_of_one_engine_are_kept_by_the_other(settings: JobSettings, mode
     """The fingerprint is the model's: a snapshot of sentence-transformers is the parent of one of onnx."""
     reference = job.run(settings.model_copy(update={"embedder": EmbedderSettings(engine="sentence-transformers")}))
     assert (reference.engine, graph_named(settings.data_dir)) == ("sentence-transformers", None)
-    link_models(models, settings.data_dir)
     report = edited(settings, "Lunch is at one.\n")
     assert (report.embedded, report.reused, report.engine) == (1, 1, "onnx")
     assert graph_named(settings.data_dir) is not None

@@ -14,6 +14,9 @@ from corpus.errors import LockHeld
 from corpus.lock import locked
 from tests.ingest.killing import Field, Runs
 
+ONCE_S = 5
+"""Seconds in which the other is refused, on a busy machine too; the lock itself is waited for at most .2 s."""
+
 
 @pytest.fixture(scope="module")
 def field(tmp_path_factory: pytest.TempPathFactory) -> Field:
@@ -62,7 +65,7 @@ def contest(servers: tuple[Runs, Runs], field: Field, rounds: int) -> int:
         assert second.end() == 1
         took_s = time.monotonic() - began
         assert second.errors().splitlines()[-1].startswith("LockHeld: ")
-        assert took_s < 1, took_s
+        assert took_s < ONCE_S, took_s
         os.kill(pid, signal.SIGKILL)
         assert first.end() == -signal.SIGKILL
         field.check_behind(data)
@@ -73,7 +76,7 @@ def contest(servers: tuple[Runs, Runs], field: Field, rounds: int) -> int:
 
 
 def test_a8_of_two_runs_one_works_and_its_death_frees_the_lock(servers: tuple[Runs, Runs], field: Field) -> None:
-    """The other is refused within a second; behind the kill the old snapshot serves, and the next run comes to the same."""
+    """The other is refused at once; behind the kill the old snapshot serves, and the next run comes to the same."""
     assert contest(servers, field, 3) == 3
 
 
