@@ -38,7 +38,7 @@ def open_stamped(stamp: EmbedderStamp, configured: EmbedderSettings, *, models: 
         try:
             embedder = open_embedder(settings, threads=threads)
         except ConfigError as error:
-            raise EmbedderMismatch(f"the snapshot's vectors are not those of {stamp.model!r} as it is now: {error}") from error
+            raise EmbedderMismatch(f"the model of the snapshot's vectors, {stamp.model!r}, cannot be used: {error}") from error
     require(stamp, embedder)
     return embedder
 
