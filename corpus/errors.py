@@ -201,11 +201,11 @@ class ModelDamaged(EmbedderError):
 
 
 class ModelNotExported(EmbedderError):
-    """The model cannot be made a graph that runs without torch. `reason` says why."""
+    """The model cannot be made a graph that runs without torch. `reason` says why, `advice` what else to do, if anything."""
 
-    def __init__(self, model: str, reason: str) -> None:
+    def __init__(self, model: str, reason: str, advice: str | None = "set embedder.engine to sentence-transformers") -> None:
         self.model, self.reason = model, reason
-        super().__init__(f"embedder.model {model!r} cannot be exported: {reason}; set embedder.engine to sentence-transformers")
+        super().__init__(f"embedder.model {model!r} cannot be exported: {reason}{f'; {advice}' if advice else ''}")
 
 
 class EmbedderMismatch(EmbedderError):

@@ -135,9 +135,11 @@ def _reference(settings: EmbedderSettings, threads: int | None) -> SentenceTrans
 
 
 def _require_libraries(settings: EmbedderSettings) -> None:
-    for module in ("sentence_transformers", "onnx"):
-        if find_spec(module) is None:
-            raise ModelNotExported(settings.model, f"{module} is not installed (`pip install '.[ingest]'`)")
+    install = "is not installed (`pip install '.[ingest]'`)"
+    if find_spec("sentence_transformers") is None:
+        raise ModelNotExported(settings.model, f"sentence_transformers {install}", advice=None)
+    if find_spec("onnx") is None:
+        raise ModelNotExported(settings.model, f"onnx {install}")
 
 
 def _runs_elsewhere(settings: EmbedderSettings) -> bool:
