@@ -13,6 +13,7 @@ ArchivistError
 │   ├── Overloaded           too many at once; ask again later
 │   └── BudgetSpent          what may be spent today is; ask again tomorrow
 ├── DocumentError          mend or remove the document; the job goes on without it
+├── NotYaml                a text is not YAML, or has a key twice; its reader names the file
 ├── LockHeld               another run is at work; wait for it (exit 5)
 ├── RunRefused             what must hold before publishing does not; read the reasons (exit 4)
 ├── SnapshotError          look at the data folder
@@ -138,6 +139,14 @@ class DocumentError(ArchivistError):
     def __init__(self, path: str, reason: str, advice: str) -> None:
         self.path, self.reason, self.advice = path, reason, advice
         super().__init__(f"{path}: {reason}; {advice}")
+
+
+class NotYaml(ArchivistError):
+    """A text is not YAML as it is read here. `reason` says why, `place` where: line and column, from 1, if that is known."""
+
+    def __init__(self, reason: str, place: tuple[int, int] | None = None, *, repeated: bool = False) -> None:
+        self.reason, self.place, self.repeated = reason, place, repeated
+        super().__init__(reason if place is None else f"{reason}, at line {place[0]}, column {place[1]}")
 
 
 class LockHeld(ArchivistError):

@@ -76,6 +76,8 @@ def test_everything_a_sidecar_can_say() -> None:
         (b"", "not a mapping"),
         (b"[a]", "not a mapping"),
         (b"title: [", "not valid YAML"),
+        (b"groups: [board]\ngroups: [everyone]\n", "it has the key 'groups' twice"),
+        (b"metadata: {a: 1, a: 2}", "it has the key 'a' twice"),
         (b"title: \xff", "not valid YAML"),
         (b"group: [a]", "unknown key 'group'"),
         (b"grups: [a]", "unknown key 'grups'"),
