@@ -149,7 +149,8 @@ def activate_snapshot(
     """Serve a published snapshot, an older one to roll back; a running service takes it up within seconds."""
     from corpus.snapshot import activate
 
-    activate(_data_dir(config, data), snapshot, hold=hold)
+    settings = load_settings(config, {"data_dir": data} if data is not None else {})
+    activate(settings.data_dir, snapshot, hold=hold, embedder=settings.embedder)
     _print(f"{snapshot} is current{', and held: runs publish nothing until `archivist snapshots release`' if hold else ''}.")
 
 
