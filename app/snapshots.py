@@ -74,6 +74,13 @@ class SnapshotHolder:
             if close:
                 self._close(served.leased)
 
+    def why_not(self, snapshot_id: str) -> str | None:
+        """Why a snapshot that was activated is not what is served; None where it is."""
+        with self._lock:
+            if self._served is not None and self._served.leased.snapshot.id == snapshot_id:
+                return None
+            return str(self._problem) if self._problem is not None else "another one was activated meanwhile"
+
     def status(self) -> list[str]:
         """Short codes for /readyz; empty when the newest snapshot is served."""
         with self._lock:

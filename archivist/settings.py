@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
@@ -27,8 +26,9 @@ from app.settings import (
     ServiceSettings,
 )
 from app.uploads import UPLOADS
-from corpus.errors import ConfigError
+from corpus.errors import ConfigError, NotYaml
 from corpus.settings import EmbedderSettings, LabelSettings, RetentionSettings, SearchSettings
+from corpus.strict_yaml import parse_yaml
 from ingest.isolation.settings import IsolationSettings
 from ingest.labels import EVERYONE
 from ingest.settings import ChunkingSettings, GateSettings, IngestSettings, JobSettings, SourceSettings
@@ -174,15 +174,17 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
 def _read(path: Path) -> dict[str, Any]:
     """The keys of a configuration file. Its errors name places and never values: any of them may be a secret."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as text in UTF-8 ({type(error).__name__})") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise ConfigError(f"{path} is not valid YAML{where}; look for a quote, a bracket or an indent there") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML ({type(error).__name__})") from error
+    except NotYaml as error:
+        where = f" at line {error.place[0]}, column {error.place[1]}" if error.place is not None else ""
+        if error.repeated:
+            raise ConfigError(f"{path} has a key for the second time{where}; remove one of the two") from error
+        advice = (
+            "look for a quote, a bracket or an indent there" if where else "look for a date that there is not, or deep nesting"
+        )
+        raise ConfigError(f"{path} is not valid YAML{where}; {advice}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,7 +85,14 @@ def _shown(manifest: Manifest, size_bytes: int) -> list[tuple[str, str]]:
         ("chunking", ", ".join(f"{key} {value}" for key, value in manifest.chunking.items())),
         ("on disk", f"{size_bytes / 1e6:,.1f} MB in {len(manifest.files)} files"),
     ]
-    return told + [("checked", ", ".join(f"{key} {value}" for key, value in check.items())) for check in manifest.gate]
+    return told + [("checked", _checked(check)) for check in manifest.gate]
+
+
+def _checked(check: Mapping[str, Any]) -> str:
+    """One line for a check of the gate."""
+    outcome = "held" if check["passed"] else "did not hold"
+    measured = "nothing" if check["measured"] is None else f"{check['measured']:g}"
+    return f"{check['name']} {outcome}: {check['detail']} (measured {measured}, limit {check['wanted']:g})"
 
 
 @snapshots_app.command("diff")
@@ -141,7 +149,8 @@ def activate_snapshot(
     """Serve a published snapshot, an older one to roll back; a running service takes it up within seconds."""
     from corpus.snapshot import activate
 
-    activate(_data_dir(config, data), snapshot, hold=hold)
+    settings = load_settings(config, {"data_dir": data} if data is not None else {})
+    activate(settings.data_dir, snapshot, hold=hold, embedder=settings.embedder)
     _print(f"{snapshot} is current{', and held: runs publish nothing until `archivist snapshots release`' if hold else ''}.")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.disk import writing
-from corpus.errors import EmbedderMismatch, NotWritten, SnapshotDamaged
+from corpus.errors import EmbedderMismatch, ModelDamaged, NotWritten, SnapshotDamaged
 from corpus.fastscan import (
     CANDIDATES,
     RECALL_AT,
@@ -86,12 +86,14 @@ class DenseWriter:
     def add(self, vectors: Vectors) -> None:
         """Append vectors. Shapes: (n, dimension) float32, rows unit length.
 
-        Raises: EmbedderMismatch where the dimension differs, ValueError where a value is not finite.
+        Raises: EmbedderMismatch where the dimension differs, ModelDamaged where a value is not finite.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self._dimension:
             raise EmbedderMismatch(f"vectors of shape {vectors.shape} do not fit an index of dimension {self._dimension}")
         if not np.isfinite(vectors).all():
-            raise ValueError("a vector holds a value that is not finite; the embedding model is broken")
+            raise ModelDamaged(
+                "a vector holds a value that is not finite; reinstall the embedding model and run `archivist ingest`"
+            )
         if len(vectors) == 0:
             return
         rounded = vectors.astype("<f2")

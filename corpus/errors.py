@@ -13,6 +13,7 @@ ArchivistError
 │   ├── Overloaded           too many at once; ask again later
 │   └── BudgetSpent          what may be spent today is; ask again tomorrow
 ├── DocumentError          mend or remove the document; the job goes on without it
+├── NotYaml                a text is not YAML, or has a key twice; its reader names the file
 ├── LockHeld               another run is at work; wait for it (exit 5)
 ├── RunRefused             what must hold before publishing does not; read the reasons (exit 4)
 ├── SnapshotError          look at the data folder
@@ -140,6 +141,14 @@ class DocumentError(ArchivistError):
         super().__init__(f"{path}: {reason}; {advice}")
 
 
+class NotYaml(ArchivistError):
+    """A text is not YAML as it is read here. `reason` says why, `place` where: line and column, from 1, if that is known."""
+
+    def __init__(self, reason: str, place: tuple[int, int] | None = None, *, repeated: bool = False) -> None:
+        self.reason, self.place, self.repeated = reason, place, repeated
+        super().__init__(reason if place is None else f"{reason}, at line {place[0]}, column {place[1]}")
+
+
 class LockHeld(ArchivistError):
     """Another run holds the data folder's lock."""
 
@@ -201,11 +210,11 @@ class ModelDamaged(EmbedderError):
 
 
 class ModelNotExported(EmbedderError):
-    """The model cannot be made a graph that runs without torch. `reason` says why."""
+    """The model cannot be made a graph that runs without torch. `reason` says why, `advice` what else to do, if anything."""
 
-    def __init__(self, model: str, reason: str) -> None:
+    def __init__(self, model: str, reason: str, advice: str | None = "set embedder.engine to sentence-transformers") -> None:
         self.model, self.reason = model, reason
-        super().__init__(f"embedder.model {model!r} cannot be exported: {reason}; set embedder.engine to sentence-transformers")
+        super().__init__(f"embedder.model {model!r} cannot be exported: {reason}{f'; {advice}' if advice else ''}")
 
 
 class EmbedderMismatch(EmbedderError):

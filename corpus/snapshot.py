@@ -21,15 +21,16 @@ import numpy as np
 from corpus.dense import EXACT_UP_TO, DenseIndex, DenseWriter
 from corpus.disk import link, sync, writing
 from corpus.effects import EffectRecord, Former, Seen
+from corpus.embedders.stamped import check_stamped
 from corpus.embedders.weights import file_sha256
-from corpus.errors import Conflict, NotFound, NotWritten, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, EmbedderError, NotFound, NotWritten, SnapshotDamaged, SnapshotError
 from corpus.lexical import LexicalFilter, LexicalIndex, LexicalWriter, field_of
 from corpus.manifest import FORMAT, EmbedderStamp, Manifest, as_written, digest_of, read_manifest
 from corpus.overlay import Overlay
-from corpus.published import BUILDING, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
+from corpus.published import BUILDING, MODELS, current_id, held, number_of, pointing, refuse_while_held, snapshot_ids
 from corpus.records import Failure, FileRecord, facets_of
 from corpus.search import Searcher
-from corpus.settings import SearchSettings
+from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.store import Store
 from corpus.store_writer import StoreWriter
 from corpus.stored import Stored
@@ -287,22 +288,29 @@ def open_current(
     raise damage
 
 
-def activate(data_dir: Path, snapshot_id: str, *, hold: bool = False) -> None:
-    """Make a published snapshot the current one, once it is opened and found whole; with `hold` no run publishes another.
+def activate(data_dir: Path, snapshot_id: str, *, hold: bool = False, embedder: EmbedderSettings | None = None) -> None:
+    """Make a published snapshot the current one, once it and the model of its vectors are found whole.
 
-    Raises: NotFound, NotWritten, SnapshotDamaged, NotWritten; Conflict where another one is held. Nothing has changed then.
+    With `hold` no run publishes another. `embedder` says on what models run here; left out, the defaults.
+    Raises: NotFound, NotWritten, SnapshotDamaged; EmbedderError where its questions could not be embedded; Conflict where
+    another one is held. Nothing has changed then.
     """
     if snapshot_id not in snapshot_ids(data_dir):
         raise NotFound("snapshot", snapshot_id)
     # Open, it is in use, and nothing removes it.
-    with closing(open_snapshot(data_dir, snapshot_id, SearchSettings())), pointing(data_dir) as pointer:
-        if hold:
-            pointer.set_hold(snapshot_id)
-        elif (other := held(data_dir)) not in (None, snapshot_id):
-            raise Conflict(
-                f"snapshot {other!r} is held; run `archivist snapshots release` first, or hold {snapshot_id!r} instead"
-            )
-        pointer.set_current(snapshot_id)
+    with closing(open_snapshot(data_dir, snapshot_id, SearchSettings())) as snapshot:
+        try:
+            check_stamped(snapshot.manifest.embedder, embedder or EmbedderSettings(), models=data_dir / MODELS)
+        except EmbedderError as error:
+            raise EmbedderError(f"snapshot {snapshot_id!r} cannot be served: {error}") from error
+        with pointing(data_dir) as pointer:
+            if hold:
+                pointer.set_hold(snapshot_id)
+            elif (other := held(data_dir)) not in (None, snapshot_id):
+                raise Conflict(
+                    f"snapshot {other!r} is held; run `archivist snapshots release` first, or hold {snapshot_id!r} instead"
+                )
+            pointer.set_current(snapshot_id)
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.embedders.embedder import Embedder
-from corpus.errors import NotWritten
+from corpus.errors import ModelDamaged, NotWritten
 from corpus.snapshot import OpenSnapshot
 from corpus.types import Vectors
 
 COMMITTED = 128
 """Chunks embedded between two commits: what a killed run loses at most."""
+
+COLUMNS = ["input_hash", "vector", "checksum"]
+CHECKSUM_BYTES = 8
 
 
 def input_hash(fingerprint: str, text: str) -> bytes:
@@ -41,14 +44,24 @@ class VectorSource:
         keys = list(missing)
         for begin in range(0, len(keys), COMMITTED):
             part = keys[begin : begin + COMMITTED]
-            fresh = self._load().embed_documents([missing[key] for key in part]).astype(np.float16)
-            found |= dict(zip(part, fresh, strict=True))
-            self._keep([(key, vector.tobytes()) for key, vector in zip(part, fresh, strict=True)])
+            found |= self._embed(part, [missing[key] for key in part])
         self.embedded += len(missing)
         self.reused += len(texts) - len(missing)
         if not hashes:
             return np.empty((0, self._dimension), dtype=np.float32)
         return np.stack([found[key] for key in hashes]).astype(np.float32)
+
+    def _embed(self, keys: Sequence[bytes], texts: Sequence[str]) -> dict[bytes, NDArray[np.float16]]:
+        """Vectors from the model, kept. Raises: ModelDamaged before one is kept that every later run would stumble over."""
+        embedder = self._load()
+        fresh = dict(zip(keys, embedder.embed_documents(texts).astype(np.float16), strict=True))
+        if not all(np.isfinite(vector).all() for vector in fresh.values()):
+            raise ModelDamaged(
+                f"embedder.model {embedder.model!r} gave a vector with a value that is not finite; "
+                "reinstall the model, or set another engine or device under `embedder`"
+            )
+        self._keep([(key, vector.tobytes()) for key, vector in fresh.items()])
+        return fresh
 
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, NDArray[np.float16]]:
         found: dict[bytes, NDArray[np.float16]] = {}
@@ -58,15 +71,19 @@ class VectorSource:
             found.update(zip(ordinals, vectors.astype(np.float16), strict=True))
         for key in hashes:
             if key not in found:
-                row = self._connection.execute("SELECT vector FROM vectors WHERE input_hash = ?", [key]).fetchone()
-                if row is not None and len(row[0]) == self._dimension * 2:
+                row = self._connection.execute("SELECT vector, checksum FROM vectors WHERE input_hash = ?", [key]).fetchone()
+                # A row that was damaged on the disk is embedded again, and replaced.
+                if row is not None and len(row[0]) == self._dimension * 2 and row[1] == _checksum(key, row[0]):
                     found[key] = np.frombuffer(row[0], dtype=np.float16)
         return found
 
     def _keep(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         try:
             with self._connection:
-                self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
+                    [(key, vector, _checksum(key, vector)) for key, vector in rows],
+                )
         except sqlite3.OperationalError as error:
             raise NotWritten(str(self._path), str(error)) from error
 
@@ -83,13 +100,22 @@ def forget(work: Path) -> None:
         Path(f"{work}{suffix}").unlink(missing_ok=True)
 
 
+def _checksum(key: bytes, vector: bytes) -> bytes:
+    return hashlib.sha256(key + vector).digest()[:CHECKSUM_BYTES]
+
+
 def _open_work(path: Path) -> sqlite3.Connection:
-    """The work file; one that a crash damaged is begun anew, since it only ever saves time."""
+    """The work file; one that a crash damaged or another version wrote is begun anew, since it only ever saves time."""
     for attempt in (1, 2):
         # Used by the thread that embeds, opened and closed by the one that reads: never by both at once.
         connection = sqlite3.connect(path, check_same_thread=False)
         try:
-            connection.execute("CREATE TABLE IF NOT EXISTS vectors (input_hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS vectors "
+                "(input_hash BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL) STRICT"
+            )
+            if [row[1] for row in connection.execute("PRAGMA table_info(vectors)")] != COLUMNS:
+                raise sqlite3.DatabaseError("another version wrote it")
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("a page of it is damaged")
             return connection

@@ -15,7 +15,7 @@ from app.requests import StrictRoute
 from app.routes.shared import AdministratorOf, ServicesOf, problems
 from app.schemas import Body, Shown
 from app.services import Services
-from corpus.errors import Conflict, NotFound, SnapshotDamaged, SnapshotError
+from corpus.errors import Conflict, EmbedderError, NotFound, SnapshotDamaged, SnapshotError
 from corpus.manifest import read_manifest
 from corpus.published import current_id, held, release, snapshot_ids
 from corpus.snapshot import activate
@@ -45,7 +45,8 @@ class ActivateRequest(Body):
 
 
 class SnapshotShown(Shown):
-    """A snapshot. Where its manifest cannot be read, `problem` says why, and only the id is known."""
+    """A snapshot. Where its manifest cannot be read, `problem` says why, and only the id is known; where it was activated and
+    is not served, why that is."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SNAPSHOT]})
 
@@ -89,18 +90,23 @@ async def release_snapshot(services: ServicesOf, _caller: AdministratorOf) -> Re
 async def activate_snapshot(
     services: ServicesOf, _caller: AdministratorOf, snapshot_id: Annotated[str, Path(max_length=64)], body: ActivateRequest
 ) -> SnapshotShown:
-    """Serves an older snapshot, or a newer one again, from when this answers. 409 where it is damaged or another is held."""
+    """Serves an older snapshot, or a newer one again, from when this answers.
+
+    409 where it is damaged, its model cannot be opened, or another one is held.
+    `problem` says why where the service could not take it up, and serves on what it did before.
+    """
     return await services.compute(_activated, services, snapshot_id, body.hold)
 
 
 def _activated(services: Services, snapshot_id: str, hold: bool) -> SnapshotShown:
     data_dir = services.settings.data_dir
     try:
-        activate(data_dir, snapshot_id, hold=hold)
-    except SnapshotDamaged as error:
+        activate(data_dir, snapshot_id, hold=hold, embedder=services.process.embedders.configured)
+    except (SnapshotDamaged, EmbedderError) as error:
         raise Conflict(f"{error}; what is served has not changed") from error
     services.snapshots.refresh()
-    return next(each for each in _listed(services).snapshots if each.id == snapshot_id)
+    shown = next(each for each in _listed(services).snapshots if each.id == snapshot_id)
+    return shown.model_copy(update={"problem": services.snapshots.why_not(snapshot_id)})
 
 
 def _listed(services: Services) -> SnapshotList:

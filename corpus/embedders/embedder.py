@@ -119,7 +119,8 @@ def exported(settings: EmbedderSettings, models: Path, exporting: Exporting) -> 
     return graph
 
 
-def _reference(settings: EmbedderSettings, threads: int | None) -> SentenceTransformerEmbedder:
+def require_reference(settings: EmbedderSettings) -> None:
+    """Raises: ModelNotFound where a model cannot be run by its weights, wherever those are."""
     if settings.precision == "int8":
         raise ModelNotFound(
             f"embedder.precision int8 of {settings.model!r} needs its exported graph; run `archivist ingest`, which exports it"
@@ -129,15 +130,21 @@ def _reference(settings: EmbedderSettings, threads: int | None) -> SentenceTrans
             f"embedder.model {settings.model!r} is not exported here, and sentence-transformers is not installed; "
             "run `archivist ingest` where it is (`pip install '.[ingest]'`) and serve that data folder"
         )
+
+
+def _reference(settings: EmbedderSettings, threads: int | None) -> SentenceTransformerEmbedder:
+    require_reference(settings)
     from corpus.embedders.sentence_transformer import SentenceTransformerEmbedder
 
     return SentenceTransformerEmbedder(settings, threads=threads)
 
 
 def _require_libraries(settings: EmbedderSettings) -> None:
-    for module in ("sentence_transformers", "onnx"):
-        if find_spec(module) is None:
-            raise ModelNotExported(settings.model, f"{module} is not installed (`pip install '.[ingest]'`)")
+    install = "is not installed (`pip install '.[ingest]'`)"
+    if find_spec("sentence_transformers") is None:
+        raise ModelNotExported(settings.model, f"sentence_transformers {install}", advice=None)
+    if find_spec("onnx") is None:
+        raise ModelNotExported(settings.model, f"onnx {install}")
 
 
 def _runs_elsewhere(settings: EmbedderSettings) -> bool:

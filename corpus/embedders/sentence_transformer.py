@@ -28,6 +28,7 @@ class SentenceTransformerEmbedder:
         folder = find_model(settings.model, allow_hub=settings.allow_hub)
         if threads is not None:
             torch.set_num_threads(threads)
+        _require_device(settings.device)
         model = load_model(folder, settings, device=settings.device)
         own_maximum = int(model.max_seq_length or 512)
         if settings.max_tokens is not None and settings.max_tokens > own_maximum:
@@ -85,6 +86,18 @@ def load_model(folder: Path, settings: EmbedderSettings, *, device: str, **value
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelDamaged(f"embedder.model {settings.model!r} in {folder} cannot be loaded: {error}") from error
+
+
+def _require_device(device: str) -> None:
+    """Raises: ConfigError where torch cannot use the device here."""
+    if device in ("auto", "cpu"):
+        return
+    try:
+        torch.empty(1, device=device)
+    # AssertionError: a torch that was built without it.
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ConfigError(f"embedder.device {device!r} cannot be used here ({reason}); set it to auto or cpu") from error
 
 
 def has_accelerator() -> bool:

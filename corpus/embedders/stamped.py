@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from corpus.embedders.embedder import Embedder, open_embedder
-from corpus.embedders.graph import graphs, read_graph
+from corpus.embedders.embedder import Embedder, open_embedder, require_reference
+from corpus.embedders.graph import Graph, graphs, read_graph
+from corpus.embedders.weights import find_model, fingerprint_of
 from corpus.errors import ConfigError, EmbedderMismatch, ModelDamaged, ModelNotFound
 from corpus.manifest import EmbedderStamp
 from corpus.settings import EmbedderSettings
@@ -32,22 +33,52 @@ def open_stamped(stamp: EmbedderStamp, configured: EmbedderSettings, *, models: 
     `configured` says on what it runs. A snapshot of an earlier version does not say how its model was used: the configuration
     does. Raises: ModelNotFound, ModelDamaged; EmbedderMismatch where what is there gives other vectors.
     """
-    settings = _settings(stamp.model, values_of(configured) if stamp.settings is None else stamp.settings, configured)
+    settings = _settings(stamp, configured)
     embedder = None if settings.engine == "sentence-transformers" else _exported(stamp, settings, models, threads)
     if embedder is None:
         try:
             embedder = open_embedder(settings, threads=threads)
         except ConfigError as error:
-            raise EmbedderMismatch(f"the snapshot's vectors are not those of {stamp.model!r} as it is now: {error}") from error
+            raise EmbedderMismatch(f"the model of the snapshot's vectors, {stamp.model!r}, cannot be used: {error}") from error
     require(stamp, embedder)
     return embedder
+
+
+def check_stamped(stamp: EmbedderStamp, configured: EmbedderSettings, *, models: Path) -> None:
+    """Look whether what `open_stamped` would open is there and whole, without loading it.
+
+    Raises: ModelNotFound, ModelDamaged; EmbedderMismatch where the model that is there gives other vectors.
+    """
+    settings = _settings(stamp, configured)
+    if settings.engine != "sentence-transformers":
+        if stamp.graph is not None:
+            try:
+                return read_graph(models, stamp.graph).check()
+            except (ModelNotFound, ModelDamaged):
+                if next(_same(stamp, models), None) is None:
+                    raise
+                return
+        if next(_same(stamp, models), None) is not None:
+            return
+    require_reference(settings)
+    found = fingerprint_of(find_model(settings.model, allow_hub=settings.allow_hub), settings)
+    if found != stamp.fingerprint:
+        raise EmbedderMismatch(
+            f"its vectors are those of {stamp.model!r} with the fingerprint {stamp.fingerprint[:12]}…, the model that is there "
+            f"has {found[:12]}…; put the snapshot's model back"
+        )
+
+
+def _same(stamp: EmbedderStamp, models: Path) -> Iterator[Graph]:
+    """The whole graphs that give the snapshot's vectors."""
+    return (graph for graph in graphs(models) if graph.about.fingerprint == stamp.fingerprint and graph.is_whole)
 
 
 def _exported(stamp: EmbedderStamp, settings: EmbedderSettings, models: Path, threads: int | None) -> Embedder | None:
     """The graph that the snapshot names, or one that gives the same vectors; None where it names none and there is none."""
     from corpus.embedders.onnx import OnnxEmbedder
 
-    same = (graph for graph in graphs(models) if graph.about.fingerprint == stamp.fingerprint and graph.is_whole)
+    same = _same(stamp, models)
     if stamp.graph is None:
         graph = next(same, None)
         return None if graph is None else OnnxEmbedder(graph, settings, threads=threads)
@@ -71,9 +102,10 @@ def require(stamp: EmbedderStamp, embedder: Embedder) -> None:
     )
 
 
-def _settings(model: str, values: Mapping[str, Any], configured: EmbedderSettings) -> EmbedderSettings:
+def _settings(stamp: EmbedderStamp, configured: EmbedderSettings) -> EmbedderSettings:
     """The snapshot's own model and values, run as the configuration says where the two go together."""
+    values: Mapping[str, Any] = values_of(configured) if stamp.settings is None else stamp.settings
     kept = configured.model_dump(include={"allow_hub", "batch_size", "query_threads"})
     if values["precision"] == "fp32":
         kept |= configured.model_dump(include={"engine", "device"})
-    return EmbedderSettings(model=model, **kept, **values)
+    return EmbedderSettings(model=stamp.model, **kept, **values)

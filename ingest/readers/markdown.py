@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from corpus.errors import DocumentError
+from corpus.errors import DocumentError, NotYaml
+from corpus.strict_yaml import parse_yaml
 from ingest.readers.extract import Extract, as_title, clean, is_title, one_line, sections_of, title_from_name
 from ingest.readers.text import decode
 
@@ -80,15 +80,22 @@ def _front_matter(name: str, text: str) -> tuple[dict[str, str], _Access, str]:
     if match is None:
         return {}, _Access(), text
     try:
-        values = yaml.safe_load(match.group(1))
-    # A date such as 2024-13-45 is a ValueError, deep nesting a RecursionError.
-    except (yaml.YAMLError, ValueError, RecursionError):
+        values = parse_yaml(match.group(1))
+    except NotYaml as error:
+        if error.repeated:
+            raise _unclear(name, error.reason) from error
         values = None
     if not isinstance(values, dict):
         if _SPEAKS_OF_ACCESS.search(match.group(1)):
             raise _unclear(name, "it names groups or a label, and is not valid YAML")
         return {}, _Access(), text
-    named = {one_line(key).casefold(): value for key, value in values.items() if isinstance(key, str)}
+    named: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(key, str):
+            folded = one_line(key).casefold()
+            if folded in named:
+                raise _unclear(name, f"it has the key {folded[:40]!r} twice")
+            named[folded] = value
     access = _access(name, named)
     declared = {key: written for key, value in named.items() if key not in _ACCESS and (written := _scalar(value))}
     return declared, access, text[match.end() :]

@@ -112,6 +112,11 @@ def _paths(source: SourceSettings, root: Path, sidecars: dict[str, list[Path]]) 
         here = Path(folder)
         # A link to a folder is not followed; it is handed on like a file, so that it is listed with the reason.
         names += [name for name in folders if (here / name).is_symlink()]
+        # A folder that has a sidecar's name is handed on like one: it cannot be read as one, and so keeps its file out.
+        for name in set(folders).difference(names):
+            described = described_file(_posix((here / name).relative_to(root).as_posix()))
+            if described is not None:
+                sidecars.setdefault(described, []).append(here / name)
         folders[:] = [name for name in folders if not _excluded(source, _posix((here / name).relative_to(root).as_posix()))]
         for name in names:
             path = _posix((here / name).relative_to(root).as_posix())

@@ -9,9 +9,8 @@ import datetime
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
-
-from corpus.errors import DocumentError
+from corpus.errors import DocumentError, NotYaml
+from corpus.strict_yaml import parse_yaml
 from ingest.described import DATES, Described, day_of
 from ingest.readers.extract import clean, one_line
 
@@ -48,10 +47,11 @@ def read_sidecar(location: Path, root: Path, path: str) -> Described:
 def parse_sidecar(data: bytes, name: str, path: str) -> Described:
     """The same, from its bytes."""
     try:
-        values = yaml.safe_load(data.decode("utf-8-sig"))
-    # ValueError: not UTF-8, or a date such as 2026-13-45. RecursionError: nested too deeply.
-    except (yaml.YAMLError, ValueError, RecursionError):
+        values = parse_yaml(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
         _broken(path, name, "it is not valid YAML in UTF-8")
+    except NotYaml as error:
+        _broken(path, name, error.reason if error.repeated else "it is not valid YAML in UTF-8")
     if not isinstance(values, dict) or not values:
         _broken(path, name, "it is not a mapping of keys")
     for key in values:

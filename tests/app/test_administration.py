@@ -16,9 +16,15 @@ from pydantic import SecretStr
 
 from app.main import create_app
 from app.reload import Origin
+from corpus.embedders.stamped import values_of
+from corpus.embedders.weights import fingerprint_of
 from corpus.lock import locked
+from corpus.manifest import EmbedderStamp
+from corpus.published import current_id, held, point_to
+from corpus.settings import EmbedderSettings
 from corpus.types import document_id_of
 from tests.app.serving import ServiceClient, composed, job_of, listening, publish, running, settings_of, snapshot_of
+from tests.corpus import small
 
 pytestmark = pytest.mark.anyio
 
@@ -377,6 +383,36 @@ async def test_a_damaged_or_unknown_snapshot_is_not_activated(operated: ServiceC
         (bad, False, False, False),
         (old, True, False, True),
     ]
+
+
+async def test_a_snapshot_whose_model_is_not_there_is_not_activated(operated: ServiceClient, site: Path) -> None:
+    """409 that names both; what is served stays, and neither CURRENT nor HOLD is touched."""
+    old = snapshot_of(operated)
+    data = site / "data"
+    bad = small.publish(data, ["text"]).id
+    point_to(data, old)
+    refused = await operated.post(f"/v1/snapshots/{bad}/activate", json={"hold": True})
+    assert refused.status_code == 409
+    assert f"snapshot '{bad}' cannot be served: embedder.model 'model' is neither a folder" in refused.json()["detail"]
+    assert (snapshot_of(operated), current_id(data), held(data)) == (old, old, None)
+
+
+async def test_an_activation_that_the_service_did_not_take_up_says_so(operated: ServiceClient, site: Path) -> None:
+    """Whole as far as anybody could look, its model cannot be opened: `problem` has the reason, and the old one serves on."""
+    old = snapshot_of(operated)
+    model = site / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"no weights")
+    settings = EmbedderSettings(model=str(model))
+    stamp = EmbedderStamp(str(model), fingerprint_of(model, settings), small.DIMENSION, settings=values_of(settings))
+    odd = small.publish(site / "data", ["text"], stamp=stamp).id
+    point_to(site / "data", old)
+    told = (await operated.post(f"/v1/snapshots/{odd}/activate", json={})).json()
+    assert (told["id"], told["current"], told["documents"]) == (odd, True, 1)
+    assert "cannot be loaded" in told["problem"]
+    assert snapshot_of(operated) == old
+    again = (await operated.post(f"/v1/snapshots/{old}/activate", json={})).json()
+    assert (again["id"], again["current"], again["problem"]) == (old, True, None)
 
 
 async def test_metrics_and_readiness_tell_of_the_last_run(operated: ServiceClient) -> None:

@@ -22,7 +22,7 @@ from corpus.embedders.embedder import Embedder
 from corpus.embedders.stamped import open_stamped
 from corpus.errors import EmbedderMismatch, ModelNotFound
 from corpus.manifest import read_manifest
-from corpus.published import current_id, snapshot_ids
+from corpus.published import current_id, point_to, snapshot_ids
 from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.snapshot import OpenSnapshot, activate, open_snapshot
 from ingest import job
@@ -173,7 +173,7 @@ async def test_a_service_that_waits_for_its_first_snapshot_takes_the_model_with_
 async def test_a_model_that_cannot_be_opened_leaves_the_old_pair(
     services: Services, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The graph of what is activated is gone: the pair before serves on, /readyz says why; put back, it is served."""
+    """The graph of what CURRENT names is gone: the pair before serves on, /readyz says why; put back, it is served."""
     data, snapshots = root / "data", services.snapshots
     first, second = snapshot_ids(data)
     graph = read_manifest(data / "snapshots" / first).embedder.graph
@@ -182,7 +182,7 @@ async def test_a_model_that_cannot_be_opened_leaves_the_old_pair(
     app = create_app(services.settings, services)
     async with app.router.lifespan_context(app):
         monkeypatch.setattr("app.snapshots.RETRY_S", 0.0)
-        activate(data, first)
+        point_to(data, first)
         assert await services.compute(snapshots.refresh) is False
         with snapshots.lease() as leased:
             assert (leased.snapshot.id, leased.embedder.model[-6:]) == (second, "second")

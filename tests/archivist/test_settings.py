@@ -56,6 +56,10 @@ BAD = {
     "wrong type": ("server: {port: many}", "server.port: Input should be a valid integer"),
     "out of range": ("server: {port: 70000}", "server.port: Input should be less than or equal to 65535"),
     "not YAML": ("server: {port: [", "is not valid YAML"),
+    "a key twice": (
+        "server: {port: 1}\nlabels: {default: x}\nserver: {port: 2}\n",
+        "a.yaml has a key for the second time at line 3",
+    ),
     "a list": ("- a\n- b\n", "must be a mapping of keys"),
     "text": ("just words", "must be a mapping of keys"),
     "a section that is text": ("server: words", "server: Input should be"),

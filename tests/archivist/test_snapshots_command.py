@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from archivist.cli import app as cli
 from corpus.errors import NotFound, RunRefused
 from corpus.published import current_id, held, hold_of, snapshot_ids
+from ingest.settings import CanarySettings, GateSettings
 from tests.conftest import Run
 from tests.making import job_settings, write_files
 
@@ -72,6 +73,18 @@ def test_a_snapshot_is_shown(data: Path) -> None:
     assert (told["id"], told["documents"], told["current"], told["held_since"]) == (first, 2, False, None)
     assert told["sizes_bytes"]["chunks.db"] == (data / "snapshots" / first / "chunks.db").stat().st_size
     assert set(told["sizes_bytes"]) == set(told["files"])
+
+
+def test_what_was_checked_is_a_line_for_each_check(tmp_path: Path, run: Run) -> None:
+    """Its name, how it came out, what was looked at, and the two numbers."""
+    documents = write_files(tmp_path / "documents", {"a.md": "# A\n\nVisitors park in the yard.\n", "b.md": "Lunch.\n"})
+    canary = CanarySettings(question="Where do visitors park?", document="a.md", within=2)
+    run(job_settings(tmp_path / "data", documents, gate=GateSettings(max_failure_share=0.25, canaries=(canary,))))
+    checked = [line for line in snapshots(tmp_path / "data", "show").stdout.splitlines() if "checked" in line]
+    assert checked == [
+        "  checked    failure_share held: 0 of 2 documents could not be read (measured 0, limit 0.25)",
+        "  checked    canary_1 held: canary question 1: 'a.md' stands at place 1 among the first 2 (measured 1, limit 2)",
+    ]
 
 
 def test_two_are_compared(data: Path) -> None:

@@ -12,11 +12,12 @@ from corpus.snapshot import SnapshotWriter
 from corpus.types import Chunk, Document, Section, chunk_id_of, document_id_of, version_of
 
 DIMENSION = 8
+STAMP = EmbedderStamp("model", "fingerprint", DIMENSION)
 
 
-def publish(data_dir: Path, texts: Sequence[str], parent: str | None = None) -> Manifest:
-    """A snapshot of a few documents of one chunk each."""
-    writer = SnapshotWriter(data_dir, parent, EmbedderStamp("model", "fingerprint", DIMENSION), {"max_tokens": 256})
+def publish(data_dir: Path, texts: Sequence[str], parent: str | None = None, stamp: EmbedderStamp = STAMP) -> Manifest:
+    """A snapshot of a few documents of one chunk each. The model of `stamp` need not be anywhere."""
+    writer = SnapshotWriter(data_dir, parent, stamp, {"max_tokens": 256})
     try:
         for number, text in enumerate(texts):
             document_id, version = document_id_of("c", str(number)), version_of("title", text)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corpus.dense import TYPICAL_SPREAD, DenseIndex, DenseWriter
-from corpus.errors import EmbedderMismatch, SnapshotDamaged
+from corpus.errors import EmbedderMismatch, ModelDamaged, SnapshotDamaged
 from corpus.types import Vectors
 
 SIZE, DIMENSION = 5000, 48
@@ -133,7 +133,7 @@ def test_a_value_that_is_no_number_is_refused(tmp_path: Path, value: float) -> N
     vectors = VECTORS[:2].copy()
     vectors[1, 3] = value
     writer = DenseWriter(tmp_path / "dense.faiss", DIMENSION)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ModelDamaged, match="not finite; reinstall"):
         writer.add(vectors)
     writer.abandon()
 

@@ -64,6 +64,15 @@ def test_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatc
         find_model("all-MiniLM-L6-v2", allow_hub=False)
 
 
+def test_a_device_that_is_not_there_is_named() -> None:
+    """The setting is named, whatever the library raises, and the model is not called damaged."""
+    for device in ("cuda:77", "abacus"):
+        with pytest.raises(
+            ConfigError, match=rf"embedder\.device '{device}' cannot be used here \(.+\); set it to auto or cpu"
+        ):
+            open_embedder(EmbedderSettings(device=device))
+
+
 @pytest.mark.parametrize(
     "values",
     [

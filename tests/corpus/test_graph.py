@@ -190,6 +190,19 @@ def test_without_torch_and_without_a_graph_the_next_step_is_named(tmp_path: Path
         open_embedder(EmbedderSettings(), models=tmp_path)
 
 
+def test_what_cannot_be_exported_without_its_library_is_not_sent_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engine onnx with nothing exported: the next step is the install, and not an engine that is not installed either."""
+    monkeypatch.setattr(embedder_module, "find_spec", lambda name: None)
+    settings = EmbedderSettings(engine="onnx")
+    with pytest.raises(ModelNotExported) as caught:
+        open_embedder(settings, models=tmp_path, exporting=Exporting("f"))
+    reason = "sentence_transformers is not installed (`pip install '.[ingest]'`)"
+    assert str(caught.value) == f"embedder.model 'all-MiniLM-L6-v2' cannot be exported: {reason}"
+    monkeypatch.setattr(embedder_module, "find_spec", lambda name: None if name == "onnx" else name)
+    with pytest.raises(ModelNotExported, match=r"set embedder\.engine to sentence-transformers"):
+        open_embedder(settings, models=tmp_path, exporting=Exporting("f"))
+
+
 def test_every_error_of_the_runtime_is_known() -> None:
     """What it raises over a graph becomes an error of ours."""
     from onnxruntime.capi import onnxruntime_pybind11_state as states

@@ -8,17 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from corpus.errors import Conflict, NotFound, RunRefused, SnapshotDamaged, SnapshotError
-from corpus.manifest import as_written, digest_of
+from corpus.embedders.graph import FORMAT, GRAPH, About, Graph, building, write_graph
+from corpus.embedders.stamped import values_of
+from corpus.embedders.weights import file_sha256, fingerprint_of
+from corpus.errors import Conflict, EmbedderError, NotFound, RunRefused, SnapshotDamaged, SnapshotError
+from corpus.manifest import EmbedderStamp, Manifest, as_written, digest_of
 from corpus.published import current_id, expired, held, hold_of, pointing, purge, release, remove_litter, snapshot_ids
-from corpus.settings import SearchSettings
+from corpus.settings import EmbedderSettings, SearchSettings
 from corpus.snapshot import activate, open_snapshot
-from tests.corpus.small import publish
+from tests.corpus import small
+
+
+def publish(data: Path, texts: list[str], graph: str | None = None) -> Manifest:
+    """A snapshot of the vectors of the model beside the data folder, which is looked for and never loaded here."""
+    model = data.parent / "model"
+    stamp = EmbedderStamp(
+        str(model),
+        fingerprint_of(model, EmbedderSettings()),
+        small.DIMENSION,
+        graph=graph,
+        settings=values_of(EmbedderSettings()),
+    )
+    return small.publish(data, texts, stamp=stamp)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Three snapshots, the newest one current."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
     for text in ("one", "two", "three"):
         publish(tmp_path / "data", [text])
     return tmp_path / "data"
@@ -49,6 +67,51 @@ def test_a_damaged_one_is_not_activated(data: Path) -> None:
     with pytest.raises(SnapshotDamaged, match=rf"{first}.*dense\.faiss"):
         activate(data, first, hold=True)
     assert (current_id(data), held(data)) == (current, None)
+
+
+def test_one_whose_model_is_not_the_one_there_is_not_activated(data: Path) -> None:
+    """Nobody could ask it anything: changed weights and a folder that is gone are told, and CURRENT and HOLD stay."""
+    first, _, current = snapshot_ids(data)
+    weights = data.parent / "model" / "model.safetensors"
+    weights.write_bytes(b"other weights")
+    with pytest.raises(EmbedderError, match=rf"snapshot '{first}' cannot be served: its vectors are those of .*fingerprint"):
+        activate(data, first, hold=True)
+    weights.unlink()
+    with pytest.raises(EmbedderError, match=rf"snapshot '{first}' cannot be served: .*without a \.safetensors file"):
+        activate(data, first)
+    weights.parent.rmdir()
+    with pytest.raises(EmbedderError, match=rf"snapshot '{first}' cannot be served: .*is neither a folder"):
+        activate(data, first, embedder=EmbedderSettings(engine="sentence-transformers"))
+    assert (current_id(data), held(data)) == (current, None)
+
+
+def exported(data: Path, made_with: str) -> Graph:
+    """A graph of the model beside the data folder, of a few bytes."""
+    model = data.parent / "model"
+    files = building(data / "models")
+    (files / GRAPH).write_bytes(b"graph")
+    about = About(
+        FORMAT, str(model), fingerprint_of(model, EmbedderSettings()), "fp32", small.DIMENSION, 16, None, 2, 0, (), "", "",
+        {"torch": made_with}, {}, files={GRAPH: file_sha256(files / GRAPH)},
+    )  # fmt: skip
+    return write_graph(data / "models", files, about)
+
+
+def test_one_whose_exported_model_is_not_whole_is_activated_only_with_another_of_the_same_vectors(data: Path) -> None:
+    """The weights do not stand in for it, for the service does not look for them; another graph does."""
+    graph = exported(data, "one")
+    named = publish(data, ["four"], graph.graph_id).id
+    current = publish(data, ["five"]).id
+    (graph.folder / GRAPH).write_bytes(b"damaged")
+    with pytest.raises(EmbedderError, match=rf"'{named}' cannot be served: .*{GRAPH} is not the file that was exported"):
+        activate(data, named, hold=True)
+    graph.folder.rename(data.parent / "away")
+    with pytest.raises(EmbedderError, match=rf"'{named}' cannot be served: no exported model .*{graph.graph_id}"):
+        activate(data, named, hold=True)
+    assert (current_id(data), held(data)) == (current, None)
+    exported(data, "two")
+    activate(data, named)
+    assert current_id(data) == named
 
 
 def test_while_one_is_held_nothing_is_published(data: Path) -> None:

@@ -76,6 +76,8 @@ def test_everything_a_sidecar_can_say() -> None:
         (b"", "not a mapping"),
         (b"[a]", "not a mapping"),
         (b"title: [", "not valid YAML"),
+        (b"groups: [board]\ngroups: [everyone]\n", "it has the key 'groups' twice"),
+        (b"metadata: {a: 1, a: 2}", "it has the key 'a' twice"),
         (b"title: \xff", "not valid YAML"),
         (b"group: [a]", "unknown key 'group'"),
         (b"grups: [a]", "unknown key 'grups'"),
@@ -203,6 +205,24 @@ def test_a_sidecar_is_never_a_document_and_counts_whatever_the_globs_say(tmp_pat
     assert problem.reason == "there is no 'B.TXT' that it describes"
     (one,) = walk(SourceSettings(path=tmp_path / "c.md"))
     assert one.described == Described(label="secret")
+
+
+def test_a_folder_with_the_name_of_a_sidecar_keeps_its_file_out(tmp_path: Path) -> None:
+    """It may be a sidecar gone wrong: the file is listed, also as a source of its own, and so is a folder beside no file."""
+    write_files(tmp_path, {"c.md": "C", "c.md.meta.yaml/kept.md": "K", "d.md.meta.yml/notes.md": "N", "sub/e.md": "E"})
+    (tmp_path / "sub" / "e.md.META.yaml").mkdir()
+    found = {file.path: file for file in walk(SourceSettings(path=tmp_path, exclude=("c.md.meta.yaml",)))}
+    problems = {path: file.problem.reason for path, file in found.items() if file.problem is not None}
+    assert problems == {
+        "c.md": "its sidecar 'c.md.meta.yaml' is broken: it is not a regular file",
+        "sub/e.md": "its sidecar 'e.md.META.yaml' is broken: it is not a regular file",
+        "d.md.meta.yml": "there is no 'd.md' that it describes",
+    }
+    assert found["c.md"].content_hash is None
+    assert set(found) == {*problems, "d.md.meta.yml/notes.md"}
+    (one,) = walk(SourceSettings(path=tmp_path / "c.md"))
+    assert one.problem is not None
+    assert "not a regular file" in one.problem.reason
 
 
 def test_a_broken_sidecar_takes_its_document_out_until_it_is_mended(tmp_path: Path, run: Run) -> None:

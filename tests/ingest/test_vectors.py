@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corpus.embedders.embedder import Embedder
+from corpus.errors import ModelDamaged
 from ingest.vectors import COMMITTED, VectorSource, input_hash
 
 TEXTS = [f"Sentence number {number}." for number in range(5)]
@@ -79,6 +82,71 @@ def test_a_damaged_work_file_is_begun_anew(tmp_path: Path, embedder: Embedder, c
     source = VectorSource(tmp_path / "work.db", None, lambda: embedder, embedder.dimension)
     assert source.vectors(TEXTS[:1], keys(TEXTS[:1])).shape == (1, embedder.dimension)
     source.close(finished=True)
+
+
+def changed(work: Path, statement: str, *values: object) -> None:
+    """A statement that something else ran on the work file."""
+    with closing(sqlite3.connect(work)) as connection, connection:
+        connection.execute(statement, values)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.5], ids=["not finite", "another number"])
+def test_a_damaged_row_is_embedded_again_and_replaced(tmp_path: Path, embedder: Embedder, value: float) -> None:
+    """Whatever stands there: only the row whose vector was changed, and a run after that one finds it whole."""
+    work = tmp_path / "work.db"
+    first = VectorSource(work, None, lambda: embedder, embedder.dimension)
+    before = first.vectors(TEXTS, keys(TEXTS))
+    first.close(finished=False)
+    wrong = before[1].astype(np.float16)
+    wrong[7] = value
+    changed(work, "UPDATE vectors SET vector = ? WHERE input_hash = ?", wrong.tobytes(), keys(TEXTS)[1])
+    second = VectorSource(work, None, lambda: embedder, embedder.dimension)
+    np.testing.assert_array_equal(second.vectors(TEXTS, keys(TEXTS)), before)
+    assert (second.embedded, second.reused) == (1, 4)
+    second.close(finished=False)
+    third = VectorSource(work, None, refuse, embedder.dimension)
+    np.testing.assert_array_equal(third.vectors(TEXTS, keys(TEXTS)), before)
+    third.close(finished=True)
+
+
+def test_a_vector_under_the_key_of_another_is_not_taken(tmp_path: Path, embedder: Embedder) -> None:
+    """The checksum is over the key too."""
+    work = tmp_path / "work.db"
+    first = VectorSource(work, None, lambda: embedder, embedder.dimension)
+    before = first.vectors(TEXTS[:1], keys(TEXTS[:1]))
+    first.close(finished=False)
+    changed(work, "UPDATE vectors SET input_hash = ?", keys(["Another."])[0])
+    second = VectorSource(work, None, lambda: embedder, embedder.dimension)
+    assert not np.array_equal(second.vectors(["Another."], keys(["Another."])), before)
+    assert second.embedded == 1
+    second.close(finished=True)
+
+
+def test_a_work_file_of_another_version_is_begun_anew(tmp_path: Path, embedder: Embedder) -> None:
+    """Its rows have no checksum."""
+    work = tmp_path / "work.db"
+    changed(work, "CREATE TABLE vectors (input_hash BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT")
+    changed(work, "INSERT INTO vectors VALUES (?, ?)", keys(TEXTS)[0], bytes(embedder.dimension * 2))
+    source = VectorSource(work, None, lambda: embedder, embedder.dimension)
+    assert np.linalg.norm(source.vectors(TEXTS[:1], keys(TEXTS[:1]))[0]) == pytest.approx(1, abs=1e-3)
+    source.close(finished=True)
+
+
+def test_what_is_not_finite_is_an_error_and_not_kept(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that gives it is named; once it works, the next run goes on."""
+    work = tmp_path / "work.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder, "embed_documents", lambda part: np.full((len(part), embedder.dimension), np.nan, np.float32))
+        source = VectorSource(work, None, lambda: embedder, embedder.dimension)
+        with pytest.raises(ModelDamaged, match=r"'all-MiniLM-L6-v2' gave a vector .* not finite"):
+            source.vectors(TEXTS, keys(TEXTS))
+        source.close(finished=False)
+    again = VectorSource(work, None, lambda: embedder, embedder.dimension)
+    again.vectors(TEXTS, keys(TEXTS))
+    assert again.embedded == 5
+    again.close(finished=True)
 
 
 def test_a_key_is_the_model_and_the_exact_text() -> None:

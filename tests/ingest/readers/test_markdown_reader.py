@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from corpus.errors import DocumentError
 from ingest.readers.extract import Extract
 from ingest.readers.markdown import read_markdown
 from tests.ingest.sample_files import MARKDOWN
@@ -53,6 +56,21 @@ def test_broken_front_matter_stays_in_the_text() -> None:
     for source in ("---\na: [b\n---\ntext", "---\njust words\n---\ntext", "---\ntext without an end"):
         extract = read_markdown("x.md", source.encode())
         assert (extract.text, extract.metadata) == (source, {})
+
+
+@pytest.mark.parametrize(
+    ("front", "key"),
+    [
+        ("groups: [board]\ngroups: [everyone]", "groups"),
+        ("{groups: [board], groups: [everyone]}", "groups"),
+        ("Groups: [board]\ngroups: [everyone]", "groups"),
+        ("title: A\ntitle: B", "title"),
+    ],
+)
+def test_front_matter_with_a_key_twice_keeps_the_document_out(front: str, key: str) -> None:
+    """Which of the two was meant nobody can tell, and one may close the document; case does not tell keys apart."""
+    with pytest.raises(DocumentError, match=rf"its front matter: it has the key '{key}' twice"):
+        read_markdown("x.md", f"---\n{front}\n---\nText.\n".encode())
 
 
 def test_headings_in_quotations_are_text() -> None:
