@@ -191,7 +191,7 @@ def verify_snapshot(
 
     data_dir = _data_dir(config, data)
     name = snapshot or current_id(data_dir)
-    folder = data_dir / "snapshots" / name
+    folder = _folder(data_dir, name) if snapshot else data_dir / "snapshots" / name
     problems = problems_of(folder)
     if as_json:
         typer.echo(json.dumps({"snapshot": name, "problems": problems}, indent=1, ensure_ascii=False))

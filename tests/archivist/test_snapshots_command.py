@@ -51,7 +51,10 @@ def test_one_is_put_back_held_and_released(data: Path, run: Run) -> None:
 def test_what_is_not_there_is_named(data: Path) -> None:
     """An id that was never published is an error for every command that takes one."""
     current = current_id(data)
-    for arguments in (("show", "000009-00000000"), ("activate", "../data"), ("diff", current, "000009-00000000")):
+    for arguments in (
+        ("show", "000009-00000000"), ("activate", "../data"), ("diff", current, "000009-00000000"),
+        ("verify", "nothere"), ("verify", "../.."), ("verify", f"../snapshots/{current}"),
+    ):  # fmt: skip
         result = snapshots(data, *arguments)
         assert isinstance(result.exception, NotFound)
         assert arguments[-1] in str(result.exception)
