@@ -111,15 +111,17 @@ class Runs:
             raise NotFound("run", run_id) from error
 
     def reports(self, before: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
-        """Reports, newest first, those older than the run `before`; and whether there are more."""
+        """Reports that can be read, newest first, those older than the run `before`; and whether there are more."""
         ids = run_ids(self._data_dir)[::-1]
         if before is not None:
             ids = ids[ids.index(before) + 1 :] if before in ids else []
-        found = []
-        for run_id in ids[:limit]:
+        found: list[dict[str, Any]] = []
+        for run_id in ids:
             with suppress(NotFound):
                 found.append(self.report(run_id))
-        return found, len(ids) > limit
+            if len(found) > limit:
+                break
+        return found[:limit], len(found) > limit
 
     def overview(self) -> Overview:
         """The history in a few numbers. A report is read again only when it has changed."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from corpus.errors import ConfigError, NotWritten
+from corpus.run_report import Status
 from corpus.runs import (
     ID,
-    Status,
     killed,
     never_began,
     next_run_id,

@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from app.main import create_app
 from app.reload import Origin
+from archivist.cli import app as cli
 from corpus.lock import locked
 from corpus.types import document_id_of
 from tests.app.serving import ServiceClient, composed, job_of, listening, publish, running, settings_of, snapshot_of
@@ -393,6 +395,18 @@ async def test_metrics_and_readiness_tell_of_the_last_run(operated: ServiceClien
     assert 0 <= ended_at - float(values["archivist_snapshot_created_timestamp_seconds"]) < 600
     last = (await operated.get("/readyz")).json()["last_run"]
     assert (last["status"], last["failures"], last["run_id"][:7]) == ("published", 0, "000001-")
+
+
+@pytest.mark.parametrize("text", ["{}", '{"status": "published", "failures": 7}', '{"status": "unchanged", "started_at": 1}'])
+async def test_a_file_that_is_no_report_fails_nothing(operated: ServiceClient, site: Path, text: str) -> None:
+    """/readyz, /metrics and the list of runs tell of the last report that is one."""
+    (site / "data" / "runs" / "000500-aaaaaaaa.json").write_text(text)
+    assert (await operated.get("/readyz")).json()["last_run"]["run_id"][:7] == "000001-"
+    assert 'archivist_ingest_runs{status="published"} 1.0' in (await operated.get("/metrics")).text
+    assert [each["run_id"][:7] for each in (await operated.get("/v1/ingest")).json()["runs"]] == ["000001-"]
+    assert (await operated.get("/v1/ingest/000500-aaaaaaaa")).status_code == 404
+    listed = CliRunner().invoke(cli, ["runs", "list", "--data", str(site / "data")])
+    assert (listed.exit_code, [line[:7] for line in listed.stdout.splitlines()]) == (0, ["000001-"])
 
 
 async def test_a_service_without_its_job_starts_none(client: ServiceClient) -> None:
