@@ -77,8 +77,8 @@ def _deleted(services: Services, uploads: Uploads, caller: Caller, document_id: 
     if seen is None and uploaded is None:
         raise NotFound("document", document_id)
     services.overlay.delete(document_id, caller.owner, seen)
-    if uploaded is not None:
-        uploads.remove(uploaded)
+    # Looked for again: an upload may have ended meanwhile.
+    uploads.remove(document_id)
 
 
 def _uploaded(services: Services, uploads: Uploads, caller: Caller, document_id: str) -> str | None:

@@ -117,6 +117,27 @@ async def test_from_an_upload_to_an_answer_to_a_delete(operated: ServiceClient, 
     assert uploaded(site) == []
 
 
+async def test_an_upload_under_way_does_not_bring_back_what_is_deleted_meanwhile(operated: ServiceClient, site: Path) -> None:
+    """Its name was free when it began: 409 all the same, nothing is stored, and what was there is gone."""
+    await upload(operated, "kit.md", f"# First aid\n\n{CANARY}\n")
+    begun, deleted = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"# First aid\n\n"
+        begun.set()
+        await deleted.wait()
+        yield CANARY.encode()
+
+    stored = asyncio.create_task(operated.post("/v1/documents", params={"name": "kit.md"}, content=pieces(), headers=FILE))
+    await begun.wait()
+    assert (await operated.delete(f"/v1/documents/{KIT}")).status_code == 204
+    deleted.set()
+    refused = await stored
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:archivist:problem:conflict")
+    assert "archivist documents undo 1" in refused.json()["detail"]
+    assert uploaded(site) == []
+
+
 async def test_a_document_of_a_source_can_be_deleted_and_stays_away(operated: ServiceClient, site: Path) -> None:
     """Its file stays where it is, and the next run does not bring it back."""
     document_id = document_id_of("handbook", "policies/travel.md")

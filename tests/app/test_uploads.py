@@ -111,7 +111,7 @@ def test_a_new_file_never_stands_without_its_sidecar(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "replace", replace)
     put(uploads, "a.md", b"a", EVERYONE)
     assert seen == [["a.md.meta.yaml"], ["a.md", "a.md.meta.yaml"]]
-    uploads.remove("a.md")
+    uploads.remove(document_id_of("uploads", "a.md"))
     assert files(tmp_path) == {}
 
 
