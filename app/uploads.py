@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,15 +172,6 @@ class Uploads:
             return None
         names = (unicodedata.normalize("NFC", path.name) for path in self._folder.iterdir())
         return next((name for name in names if document_of(name) == document_id), None)
-
-    def groups_of(self, name: str) -> tuple[str, ...]:
-        """The groups that an uploaded file was given; none where nothing is said of it."""
-        try:
-            values = yaml.safe_load((self._folder / f"{name}{SIDECAR}").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return ()
-        groups = values.get("groups") if isinstance(values, dict) else None
-        return tuple(str(group) for group in groups) if isinstance(groups, Sequence) else ()
 
     def remove(self, document_id: str) -> None:
         """Remove the uploaded file that becomes this document, if there is one, then what is said of it. Raises: NotWritten."""

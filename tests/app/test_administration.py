@@ -159,21 +159,39 @@ async def test_the_only_upload_can_be_deleted_without_stopping_runs(operated: Se
     assert (run["status"], run["documents"], run["error"]) == ("published", 4, None)
 
 
-async def test_what_is_not_visible_cannot_be_deleted(operated: ServiceClient) -> None:
-    """Another group's document and a made-up one give the same 404."""
-    for document_id in (document_id_of("handbook", "board/salaries.md"), "a" * 26):
+async def test_whatever_groups_may_see_it_an_administrator_deletes_it(operated: ServiceClient) -> None:
+    """Another group's document, and one that nobody is left to see; once. An id that is none is 404."""
+    board = document_id_of("handbook", "board/salaries.md")
+    travel = document_id_of("handbook", "policies/travel.md")
+    operated.services.overlay.revoke(travel, "everyone", "anna")
+    for document_id in (board, travel):
+        assert (await operated.get(f"/v1/documents/{document_id}")).status_code == 404
+        assert (await operated.delete(f"/v1/documents/{document_id}")).status_code == 204
+    for document_id in (board, travel, "a" * 26):
         refused = await operated.delete(f"/v1/documents/{document_id}")
         assert (refused.status_code, refused.json()["type"]) == (404, "urn:archivist:problem:not-found")
-    assert operated.services.overlay.entries() == []
+    told = [(entry.kind, entry.document_id) for entry in operated.services.overlay.entries()]
+    assert told == [("revoke", travel), ("delete", board), ("delete", travel)]
 
 
 async def test_an_upload_can_be_taken_back_before_a_run(operated: ServiceClient, site: Path) -> None:
-    """By its id, though no snapshot has it; not where it was given to another group."""
+    """By its id, though no snapshot has it; also where it was given to another group."""
     await upload(operated, "kit.md", CANARY)
     await upload(operated, "pay.md", CANARY, groups="board, board")
-    assert (await operated.delete(f"/v1/documents/{document_id_of('uploads', 'pay.md')}")).status_code == 404
+    assert (await operated.delete(f"/v1/documents/{document_id_of('uploads', 'pay.md')}")).status_code == 204
+    assert uploaded(site) == ["kit.md", "kit.md.meta.yaml"]
     assert (await operated.delete(f"/v1/documents/{KIT}")).status_code == 204
-    assert uploaded(site) == ["pay.md", "pay.md.meta.yaml"]
+    assert uploaded(site) == []
+
+
+async def test_a_document_that_no_run_stores_can_be_deleted(operated: ServiceClient) -> None:
+    """Revoked from everyone, a run leaves it out; the snapshot still knows of it."""
+    travel = document_id_of("handbook", "policies/travel.md")
+    operated.services.overlay.revoke(travel, "everyone", "anna")
+    run = await ended(operated, (await operated.post("/v1/ingest", json={})).json()["run_id"])
+    await served(operated, run["snapshot"])
+    assert (await operated.delete(f"/v1/documents/{travel}")).status_code == 204
+    assert (await operated.delete(f"/v1/documents/{travel}")).status_code == 404
 
 
 async def test_the_same_name_again_takes_the_place(operated: ServiceClient, site: Path) -> None:
