@@ -61,6 +61,8 @@ def run(
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
     with locked(settings.data_dir):
         log = RunLog(settings.data_dir, run_id, settings.ingest.runs_kept)
+        for died in log.killed:
+            _tell(settings, log, died)
         return _reported(settings, log, lambda: _run_locked(settings, log, listener, allow_removals, measure, embedder))
 
 

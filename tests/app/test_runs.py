@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,24 @@ def test_a_run_that_is_killed_is_told_so(tmp_path: Path) -> None:
     os.kill(read_run(tmp_path, run_id)["pid"], signal.SIGKILL)
     assert ended(runs, run_id)["status"] == "killed"
     assert wait_until(lambda: read_run(tmp_path, run_id)["status"] == "killed", 10)
+
+
+def test_of_a_run_that_is_killed_somebody_is_told(tmp_path: Path) -> None:
+    """With its report, once; what came of it stands there. A run that ends by itself tells of itself."""
+    told: list[Mapping[str, Any]] = []
+
+    def tell(report: Mapping[str, Any]) -> str:
+        told.append(report)
+        return "sent"
+
+    runs = Runs(tmp_path, (sys.executable, "-c", WORKING, str(tmp_path), str(ROOT)), tell)
+    run_id = runs.start()
+    assert wait_until(lambda: runs.report(run_id)["status"] == "running", 60)
+    os.kill(read_run(tmp_path, run_id)["pid"], signal.SIGKILL)
+    assert wait_until(lambda: read_run(tmp_path, run_id).get("webhook") == "sent", 10)
+    (tmp_path / "go").touch()
+    assert ended(runs, runs.start())["status"] == "published"
+    assert [(report["run"], report["status"]) for report in told] == [(run_id, "killed")]
 
 
 def test_a_run_that_never_got_to_work_has_failed_with_its_last_words(tmp_path: Path) -> None:
