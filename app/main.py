@@ -75,7 +75,7 @@ def create_app(settings: ServiceSettings, services: Services | None = None, orig
     )
     app.state.current, app.state.reloader = current, reloader
     app.state.busy = Busy()
-    app.state.runs = Runs(settings.data_dir, () if origin is None else origin.ingest)
+    app.state.runs = Runs(settings.data_dir) if origin is None else Runs(settings.data_dir, origin.ingest, origin.tell)
     app.state.uploads = uploaded
     for room in (ask, openai, conversations, documents, uploads, ingest, snapshots, operations, docs):
         app.include_router(room.router)

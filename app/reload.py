@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from watchfiles import Change, awatch
@@ -43,12 +43,14 @@ _log = structlog.get_logger(__name__)
 class Origin:
     """Where the configuration comes from. `load` reads all of it anew, and raises ConfigError.
 
-    `ingest` is the command line that starts the job under this configuration; empty where the service starts none.
+    `ingest` is the command line that starts the job under this configuration; empty where the service starts none. `tell` says
+    of a run that died, by its report, what came of telling who wants to hear of runs; None where nobody does.
     """
 
     file: Path
     load: Callable[[], ServiceSettings]
     ingest: tuple[str, ...] = ()
+    tell: Callable[[Mapping[str, Any]], str | None] = lambda report: None
 
 
 class Current:

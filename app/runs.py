@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,9 +41,14 @@ class Overview:
 class Runs:
     """Starts runs, one at a time, and reads their reports. Safe for use by several threads."""
 
-    def __init__(self, data_dir: Path, command: Sequence[str]) -> None:
-        """`command` starts the job under the service's own configuration; empty where the service starts none."""
-        self._data_dir, self._command = data_dir, tuple(command)
+    def __init__(
+        self, data_dir: Path, command: Sequence[str] = (), tell: Callable[[Mapping[str, Any]], str | None] = lambda report: None
+    ) -> None:
+        """`command` starts the job under the service's own configuration; empty where the service starts none.
+
+        `tell` is called with the report of a run that was killed, and returns what came of it.
+        """
+        self._data_dir, self._command, self._tell = data_dir, tuple(command), tell
         self._lock = threading.Lock()
         self._started: tuple[str, subprocess.Popen[bytes]] | None = None
         self._known: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
@@ -95,7 +100,11 @@ class Runs:
                 error = _last_words(output_path(self._data_dir, run_id)) or f"it ended with exit code {code}"
                 self._note({**report, "status": "failed", "ended_at": now(), "error": error, "exit_code": code})
             case "starting" | "running":
-                self._note({**killed(report), "ended_at": now()})
+                died = {**killed(report), "ended_at": now()}
+                self._note(died)
+                told = self._tell(died)
+                if told is not None:
+                    self._note({**died, "webhook": told})
             case _:
                 pass
 
@@ -111,15 +120,17 @@ class Runs:
             raise NotFound("run", run_id) from error
 
     def reports(self, before: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
-        """Reports, newest first, those older than the run `before`; and whether there are more."""
+        """Reports that can be read, newest first, those older than the run `before`; and whether there are more."""
         ids = run_ids(self._data_dir)[::-1]
         if before is not None:
             ids = ids[ids.index(before) + 1 :] if before in ids else []
-        found = []
-        for run_id in ids[:limit]:
+        found: list[dict[str, Any]] = []
+        for run_id in ids:
             with suppress(NotFound):
                 found.append(self.report(run_id))
-        return found, len(ids) > limit
+            if len(found) > limit:
+                break
+        return found[:limit], len(found) > limit
 
     def overview(self) -> Overview:
         """The history in a few numbers. A report is read again only when it has changed."""

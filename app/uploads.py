@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,13 +122,16 @@ class Uploads:
         with suppress(OSError):
             Path(received.name).unlink(missing_ok=True)
 
-    def put(self, received: IO[bytes], name: str, said: Said) -> bool:
+    def put(self, received: IO[bytes], name: str, said: Said, check: Callable[[], None] = lambda: None) -> bool:
         """Put what was received in place, durably, in the place of an earlier file of this name. Whether there was one.
 
+        `check` raises where that must not be any more. It is asked while nothing is removed: who decides and removes then does
+        so before it, and is heard, or after the file is in place, and finds it.
         Raises: Conflict for a name that differs from another's by capitals only; NotWritten.
         """
         target, sidecar = self._folder / name, self._folder / f"{name}{SIDECAR}"
         with self._lock, writing(target):
+            check()
             received.flush()
             os.fsync(received.fileno())
             replaces = self._replaces(name)
@@ -170,18 +173,12 @@ class Uploads:
         names = (unicodedata.normalize("NFC", path.name) for path in self._folder.iterdir())
         return next((name for name in names if document_of(name) == document_id), None)
 
-    def groups_of(self, name: str) -> tuple[str, ...]:
-        """The groups that an uploaded file was given; none where nothing is said of it."""
-        try:
-            values = yaml.safe_load((self._folder / f"{name}{SIDECAR}").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return ()
-        groups = values.get("groups") if isinstance(values, dict) else None
-        return tuple(str(group) for group in groups) if isinstance(groups, Sequence) else ()
-
-    def remove(self, name: str) -> None:
-        """Remove an uploaded file, then what is said of it. Raises: NotWritten."""
-        with self._lock, writing(self._folder / name):
+    def remove(self, document_id: str) -> None:
+        """Remove the uploaded file that becomes this document, if there is one, then what is said of it. Raises: NotWritten."""
+        with self._lock, writing(self._folder):
+            name = self.name_of(document_id)
+            if name is None:
+                return
             # In this order: a file without its sidecar would be everybody's.
             for path in (self._folder / name, self._folder / f"{name}{SIDECAR}"):
                 path.unlink(missing_ok=True)

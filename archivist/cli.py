@@ -10,8 +10,10 @@ import logging
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,8 +175,19 @@ def serve(
     run_service(
         settings,
         on_ready=lambda address: _print(_welcome(address, example, has_key=settings.server.api_key is not None)),
-        origin=Origin(file, load, _ingest_command(file, data)),
+        origin=Origin(file, load, _ingest_command(file, data), partial(_tell_of_run, file, data)),
     )
+
+
+def _tell_of_run(file: Path, data: Path | None, report: Mapping[str, Any]) -> str | None:
+    """Tell the configured webhook of a run that could not do so itself."""
+    from ingest.notify import notify
+
+    try:
+        url = _settings(file, data).ingest.webhook_url
+    except ConfigError:
+        return None  # it is being edited; whoever looks at the run still learns that it died
+    return None if url is None else notify(url.get_secret_value(), report)
 
 
 def _ingest_command(file: Path, data: Path | None) -> tuple[str, ...]:

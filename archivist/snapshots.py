@@ -30,21 +30,34 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @snapshots_app.command("list")
 def list_snapshots(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """The published snapshots, oldest first; the current one is marked, and the one that is held."""
-    from corpus.manifest import read_manifest
+    """The published snapshots, oldest first; the current one is marked, the one that is held, and those that are damaged."""
     from corpus.published import current_id, held, snapshot_ids
 
     data_dir = _data_dir(config, data)
     current, pinned = current_id(data_dir), held(data_dir)
-    manifests = [read_manifest(data_dir / "snapshots" / name) for name in snapshot_ids(data_dir)]
+    found = [(name, _manifest(data_dir, name)) for name in snapshot_ids(data_dir)]
     if as_json:
-        _print_json([{**asdict(each), "current": each.id == current, "held": each.id == pinned} for each in manifests])
+        told = [asdict(each) if not isinstance(each, str) else {"id": name, "problem": each} for name, each in found]
+        _print_json([{**each, "current": each["id"] == current, "held": each["id"] == pinned} for each in told])
         return
-    for manifest in manifests:
-        mark = "*" if manifest.id == current else " "
-        counts = f"{manifest.documents} documents  {manifest.chunks} chunks"
-        is_held = "  held" if manifest.id == pinned else ""
-        _print(f"{mark} {manifest.id}  {manifest.created_at}  {counts}  {manifest.embedder.model}{is_held}")
+    for name, each in found:
+        mark = "*" if name == current else " "
+        is_held = "  held" if name == pinned else ""
+        _print(f"{mark} {name}  {f'damaged: {each}' if isinstance(each, str) else _counts(each)}{is_held}")
+
+
+def _manifest(data_dir: Path, snapshot: str) -> Manifest | str:
+    """What a snapshot says of itself, or why that cannot be read."""
+    from corpus.manifest import read_manifest
+
+    try:
+        return read_manifest(data_dir / "snapshots" / snapshot)
+    except SnapshotDamaged as error:
+        return error.reason
+
+
+def _counts(manifest: Manifest) -> str:
+    return f"{manifest.created_at}  {manifest.documents} documents  {manifest.chunks} chunks  {manifest.embedder.model}"
 
 
 @snapshots_app.command("show")
@@ -62,7 +75,7 @@ def show_snapshot(
     current, hold = current_id(data_dir), hold_of(data_dir)
     name = snapshot or current
     manifest = read_manifest(_folder(data_dir, name))
-    sizes = {file: (data_dir / "snapshots" / name / file).stat().st_size for file in manifest.files}
+    sizes = {file: _size(data_dir / "snapshots" / name, file) for file in manifest.files}
     since = hold.since if hold is not None and hold.snapshot == name else None
     if as_json:
         told = {**asdict(manifest), "current": name == current, "held_since": since, "sizes_bytes": sizes}
@@ -72,6 +85,13 @@ def show_snapshot(
     _print(f"{name}  {', '.join([*state, *([f'held since {since}'] if since else [])])}".rstrip())
     for title, value in _shown(manifest, sum(sizes.values())):
         _print(f"  {title:<10} {value}")
+
+
+def _size(folder: Path, file: str) -> int:
+    try:
+        return (folder / file).stat().st_size
+    except OSError as error:
+        raise SnapshotDamaged(folder.name, f"{file} cannot be read ({error.strerror})") from error
 
 
 def _shown(manifest: Manifest, size_bytes: int) -> list[tuple[str, str]]:
@@ -180,7 +200,7 @@ def verify_snapshot(
 
     data_dir = _data_dir(config, data)
     name = snapshot or current_id(data_dir)
-    folder = data_dir / "snapshots" / name
+    folder = _folder(data_dir, name) if snapshot else data_dir / "snapshots" / name
     problems = problems_of(folder)
     if as_json:
         typer.echo(json.dumps({"snapshot": name, "problems": problems}, indent=1, ensure_ascii=False))

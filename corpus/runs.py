@@ -1,4 +1,4 @@
-"""The history of runs as job and service read it: data_dir/runs/<run id>.json, one report a run.
+"""The history of runs as job and service read it: data_dir/runs/<run id>.json, one report a run (run_report.py).
 
 The job writes its report while it is at work and when it ends. Who starts a run for somebody reserves its id first, so that it
 can be followed from then on. Reports hold names, numbers and reasons, never a document's text.
@@ -14,20 +14,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from corpus.disk import writing
 from corpus.errors import ConfigError
 from corpus.lock import is_locked
+from corpus.run_report import parse_report
 
 ID = re.compile(r"\d{6,}-[0-9a-f]{8}")
 STARTING_S = 120.0
 """A process that was started so long ago and has not said that it is at work will not."""
 
 KILLED = "the process ended without a word"
-
-Status = Literal["starting", "running", "published", "unchanged", "refused", "failed", "killed"]
-STATUSES: tuple[Status, ...] = ("starting", "running", "published", "unchanged", "refused", "failed", "killed")
 
 
 def next_run_id(data_dir: Path) -> str:
@@ -48,9 +46,7 @@ def read_run(data_dir: Path, run_id: str) -> dict[str, Any]:
     try:
         if not ID.fullmatch(run_id):
             raise ValueError("not an id")
-        report = json.loads((runs_folder(data_dir) / f"{run_id}.json").read_text(encoding="utf-8"))
-        if not isinstance(report, dict):
-            raise ValueError("not a report")
+        report = parse_report((runs_folder(data_dir) / f"{run_id}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no report of a run {run_id[:40]!r} in {str(runs_folder(data_dir))!r}; see `archivist runs list`"
@@ -88,10 +84,7 @@ def never_began(report: Mapping[str, Any]) -> bool:
     """Whether a run was started so long ago that it will not begin any more."""
     if report.get("status") != "starting":
         return False
-    try:
-        started = datetime.fromisoformat(str(report.get("started_at")))
-    except ValueError:
-        return True
+    started = datetime.fromisoformat(report["started_at"])
     return (datetime.now(UTC) - started).total_seconds() > STARTING_S
 
 

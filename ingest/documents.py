@@ -31,7 +31,7 @@ def document_of(settings: JobSettings, one: Found, found: Extract) -> Document:
         if narrow is None:
             raise DocumentError(
                 file.path,
-                f"its front matter names groups {sorted(found.groups or ())}, its file is given to {list(one.rights.groups)}",
+                f"its front matter names none of the groups that its file is given to, {list(one.rights.groups)}",
                 "name some of the file's groups, or give it to more in the source's rules",
             )
         own = narrow

@@ -10,6 +10,7 @@ from typing import Any
 
 from corpus.embedders.embedder import Embedder
 from corpus.embedders.stamped import values_of
+from corpus.erasure import erase_uploads
 from corpus.errors import ArchivistError, ConfigError, RunRefused, SnapshotDamaged
 from corpus.lock import locked
 from corpus.manifest import EmbedderStamp
@@ -60,6 +61,8 @@ def run(
         raise ConfigError("no source to read; name one under `sources` in the configuration, or with --source PATH")
     with locked(settings.data_dir):
         log = RunLog(settings.data_dir, run_id, settings.ingest.runs_kept)
+        for died in log.killed:
+            _tell(settings, log, died)
         return _reported(settings, log, lambda: _run_locked(settings, log, listener, allow_removals, measure, embedder))
 
 
@@ -215,6 +218,7 @@ class _Run:
             self.parent.close()
         purged = purge(settings.data_dir, settings.retention.snapshots, settings.retention.days)
         self._forget_pages(files)
+        self._forget_uploads()
         self._say("done", f"published {manifest.id}", vectors.embedded)
         return Report(
             snapshot=manifest.id,
@@ -298,6 +302,11 @@ class _Run:
             self.settings.data_dir, self.overrides.without_withheld((one.file.collection, one.file.path) for one in files)
         )
 
+    def _forget_uploads(self) -> None:
+        # One that was stored after its delete was erased is pending nowhere. What was undone meanwhile is not looked at yet.
+        if self.settings.retention.purge_deleted and self.overrides.withheld and not self.overrides.has_changed():
+            erase_uploads(self.settings.data_dir)
+
     def _unchanged(self, base: OpenSnapshot, files: Sequence[Found], todo: Plan) -> Report:
         if self.parent is not None and self._is_not_current(base):
             point_to(self.settings.data_dir, base.id)
@@ -306,6 +315,7 @@ class _Run:
         for one in files:
             self.overrides.keep((one.file.collection, one.file.path))
         self._forget_pages(files)
+        self._forget_uploads()
         self.model.mend_graph(base.manifest.embedder.graph)
         purged = purge(self.settings.data_dir, self.settings.retention.snapshots, self.settings.retention.days)
         self._say("done", f"nothing changed since {base.id}; nothing was embedded")

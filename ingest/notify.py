@@ -20,7 +20,7 @@ TIMEOUTS = Timeouts(connect_s=5.0, response_s=10.0, total_s=15.0)
 
 def message(report: Mapping[str, Any]) -> dict[str, Any]:
     """What is sent for a report."""
-    checks = [{key: check[key] for key in ("name", "passed", "measured", "wanted")} for check in report.get("gate") or ()]
+    checks = [{key: check.get(key) for key in ("name", "passed", "measured", "wanted")} for check in report.get("gate") or ()]
     return {
         **{key: report[key] for key in TOLD if key in report},
         "failures": len(report.get("failures") or ()),

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from corpus.errors import ConfigError, NotWritten
+from corpus.run_report import Status
 from corpus.runs import (
     ID,
-    Status,
     killed,
     never_began,
     next_run_id,
@@ -34,7 +34,7 @@ class RunLog:
     """The report of a run that is at work. That it cannot be written, on a full disk for one, never ends the run."""
 
     def __init__(self, data_dir: Path, run_id: str | None, keep: int) -> None:
-        """The caller holds the job's lock, so whatever else says that it is running was killed."""
+        """The caller holds the job's lock, so whatever else says that it is running was killed: `killed`, marked as such."""
         if run_id is not None and not _is_free(data_dir, run_id):
             raise ConfigError(f"run id {run_id[:40]!r} is taken, or not like 000001-0123abcd; leave --run-id out")
         self.run_id = run_id or next_run_id(data_dir)
@@ -46,9 +46,11 @@ class RunLog:
             "started_at": now(),
             "pid": os.getpid(),
         }
+        self.killed: list[dict[str, Any]] = []
         for report in read_runs(data_dir):
             if report["run"] != self.run_id and (report.get("status") == "running" or never_began(report)):
-                self._write(killed(report))
+                self.killed.append(killed(report))
+                self._write(self.killed[-1])
         self._write(self._fields)
         self._tidy(keep)
 

@@ -50,7 +50,7 @@ def _found(source: SourceSettings, file: SourceFile, labels: LabelSettings) -> F
         rights = by_rules
         problem = DocumentError(
             file.path,
-            f"its sidecar names groups {sorted(described.groups or ())}, and its source gives it to {list(by_rules.groups)}",
+            f"its sidecar names none of the groups that its source gives it to, {list(by_rules.groups)}",
             "name some of the source's groups, or give it to more in the source's rules",
         )
         file = replace(file, content_hash=None, problem=problem)

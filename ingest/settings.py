@@ -135,7 +135,8 @@ class IngestSettings(Settings):
         description="A run that would remove a larger share of the files or documents stops, unless told --allow-removals.",
     )
     webhook_url: SecretStr | None = Field(
-        default=None, description="Address that is told when a run fails, is refused, or leaves documents out; JSON by POST."
+        default=None,
+        description="Address that is told when a run fails, is refused, is killed, or leaves documents out; JSON by POST.",
     )
     runs_kept: int = Field(default=100, ge=1, description="Reports of past runs that are kept in data_dir/runs.")
 

@@ -12,7 +12,9 @@ from app.routes.shared import AdministratorOf, CallerOf, CursorOf, LimitOf, Serv
 from app.schemas import DocumentList, DocumentShown, DocumentText
 from app.services import Services
 from app.uploads import Uploads
+from corpus.effects import Seen
 from corpus.errors import Gone, NoSnapshot, NotFound
+from corpus.snapshot import OpenSnapshot
 
 router = APIRouter(route_class=StrictRoute, tags=["documents"])
 
@@ -40,7 +42,10 @@ async def show_document(
 async def delete_document(
     request: Request, services: ServicesOf, caller: AdministratorOf, document_id: Annotated[str, Path(max_length=64)]
 ) -> Response:
-    """Nobody finds it from the next request on, and no run brings it back. An uploaded file is removed with it."""
+    """Nobody finds it from the next request on, and no run brings it back. An uploaded file is removed with it.
+
+    It may be one that only other groups see.
+    """
     await services.compute(_deleted, services, request.app.state.uploads, caller, document_id)
     return Response(status_code=204)
 
@@ -66,22 +71,27 @@ def _shown(services: Services, caller: Caller, document_id: str, version: str | 
 
 
 def _deleted(services: Services, uploads: Uploads, caller: Caller, document_id: str) -> None:
-    uploaded = _uploaded(services, uploads, caller, document_id)
+    """Whatever groups may see it: an administrator must be able to take back what others were given."""
     seen = None
     try:
         with services.snapshots.lease() as leased:
-            if leased.snapshot.store.document(document_id, caller.groups) is not None:
-                seen = leased.snapshot.seen(document_id)
+            seen = _seen(services, leased.snapshot, document_id)
     except NoSnapshot:
         pass  # what was uploaded before the first run can be taken back
-    if seen is None and uploaded is None:
+    if seen is None and uploads.name_of(document_id) is None:
         raise NotFound("document", document_id)
     services.overlay.delete(document_id, caller.owner, seen)
-    if uploaded is not None:
-        uploads.remove(uploaded)
+    # Looked for again: an upload may have ended meanwhile.
+    uploads.remove(document_id)
 
 
-def _uploaded(services: Services, uploads: Uploads, caller: Caller, document_id: str) -> str | None:
-    """The uploaded file of a document that the caller may see, ingested or not; None where there is none."""
-    name = uploads.name_of(document_id)
-    return name if name is not None and not set(uploads.groups_of(name)).isdisjoint(caller.groups) else None
+def _seen(services: Services, snapshot: OpenSnapshot, document_id: str) -> Seen | None:
+    """What a snapshot knows of a document, also of one that nobody may see; None where it has none, or it is deleted."""
+    stored = snapshot.store.stored
+    if stored.present([document_id]):
+        deleted = document_id in stored.ids_of(snapshot.store.overlaid().deleted)
+    elif any(record.document_id == document_id for record in stored.effect_records()):
+        deleted = services.overlay.effects().effect(document_id).deleted
+    else:
+        return None
+    return None if deleted else snapshot.seen(document_id)

@@ -13,7 +13,7 @@ from app.requests import StrictRoute
 from app.routes.shared import AdministratorOf, CursorOf, ServicesOf, problems
 from app.runs import Runs
 from app.schemas import Body, Shown
-from corpus.runs import Status
+from corpus.run_report import Status
 
 router = APIRouter(route_class=StrictRoute, tags=["ingest"])
 

@@ -19,7 +19,7 @@ from app.services import Services
 from corpus.embedders.stamped import names_another
 from corpus.errors import EmbedderError, OverlayError, SnapshotError, StateError, Unauthorized
 from corpus.published import held
-from corpus.runs import STATUSES
+from corpus.run_report import STATUSES
 
 READY_WITHIN_S = 1.5
 

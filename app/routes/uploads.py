@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -133,7 +134,9 @@ async def _store(request: Request, services: Services, name: str, said: Said) ->
                 await services.compute(uploads.add, received, data)
         if not size_bytes:
             raise Invalid("the body is empty; send the file itself", "body")
-        return size_bytes, await services.compute(uploads.put, received, name, said)
+        # Again: it may have been deleted meanwhile.
+        check = partial(_refuse_deleted, services, name)
+        return size_bytes, await services.compute(uploads.put, received, name, said, check)
     finally:
         await services.compute(uploads.discard, received)
 

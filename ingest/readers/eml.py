@@ -30,7 +30,7 @@ def read_eml(name: str, data: bytes) -> Extract:
         body = _body(name, message)
         attachments = _attachments(message)
     except _MALFORMED as error:
-        raise DocumentError(name, f"the e-mail is malformed ({one_line(str(error))[:120]})", "export it again") from error
+        raise DocumentError(name, f"the e-mail is malformed ({type(error).__name__})", "export it again") from error
     if attachments:
         headers["Attachments"] = ", ".join(attachments)
     top = "\n".join(f"{header}: {value}" for header, value in headers.items() if value)

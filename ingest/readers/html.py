@@ -105,7 +105,7 @@ def extract_html(name: str, markup: str) -> Extract:
         metadata = {"author": one_line(author.attributes.get("content") or "")} if author is not None else {}
     # RuntimeError and ValueError: what the parser raises for markup it cannot hold.
     except (SelectolaxError, RuntimeError, ValueError) as error:
-        raise DocumentError(name, f"the HTML cannot be parsed ({error})", "save the page again") from error
+        raise DocumentError(name, f"the HTML cannot be parsed ({type(error).__name__})", "save the page again") from error
     title = title or title_from_name(name)
     text, sections = assemble(blocks, leave_out=title)
     return Extract(

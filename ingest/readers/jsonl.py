@@ -1,4 +1,7 @@
-"""JSON lines, one document a row: the format of exports. A bad row fails alone."""
+"""JSON lines, one document a row: the format of exports. A bad row fails alone.
+
+Its error goes into reports and logs, so it names places, types and lengths, and never what a row says.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def read_jsonl(name: str, data: bytes) -> Iterator[Extract | DocumentError]:
             extract = _extract(where, line)
             if extract.row_id is not None and extract.row_id in seen:
                 first = seen[extract.row_id]
-                raise _bad(where, f"id {extract.row_id!r} was used in line {first} already", "give every row its own id")
+                raise _bad(where, f"its id was used in line {first} already", "give every row its own id")
         except DocumentError as error:
             yield error
         else:
@@ -78,7 +81,8 @@ def _parse(where: str, line: bytes | str) -> dict[str, object]:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} is given twice")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {_known(twice)} is given twice")
     return dict(pairs)
 
 
@@ -127,9 +131,9 @@ def _metadata(where: str, row: dict[str, object]) -> dict[str, str]:
         return values
     if not isinstance(declared, dict):
         raise _field(where, "metadata", declared, "an object of strings, numbers and booleans")
-    for name, value in declared.items():
+    for number, (name, value) in enumerate(declared.items(), start=1):
         if not isinstance(value, str | int | float | bool | None):
-            raise _field(where, f"metadata.{name}", value, "a string, a number or a boolean")
+            raise _field(where, f"metadata, value {number}", value, "a string, a number or a boolean")
         if value is not None:
             values[one_line(name)] = _scalar(value)
     return values
@@ -147,9 +151,26 @@ def _bad(where: str, reason: str, advice: str) -> DocumentError:
     return DocumentError(where, reason, advice)
 
 
+def _known(name: str) -> str:
+    """A field's name, where it is one of ours: others may be anything."""
+    return repr(name) if name in _FIELDS else f"with a name of {len(name):,} characters"
+
+
 def _show(value: object) -> str:
-    written = "missing or null" if value is None else repr(value)
-    return written if len(written) <= 80 else written[:79] + "…"
+    """What a value is, without a word of it."""
+    match value:
+        case None:
+            return "missing or null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return f"a string of {len(value):,} characters"
+        case list():
+            return f"a list of {len(value):,}"
+        case _:
+            return "an object"
 
 
 def _short(error: Exception) -> str:

@@ -56,7 +56,9 @@ def check_package(name: str, data: bytes) -> None:
 
 def damaged(name: str, error: Exception) -> DocumentError:
     """The error for a package that cannot be read."""
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    # Other errors than those of the container may quote a cell or a word.
+    words = " ".join(str(error).split())[:120] if isinstance(error, zipfile.BadZipFile | zlib.error) else ""
+    reason = words or type(error).__name__
     return DocumentError(name, f"the file is damaged or cut off ({reason})", "get a new copy of the file")
 
 

@@ -1,6 +1,7 @@
 """Reads what stands beside a file: `report.pdf.meta.yaml` says of `report.pdf` what the file cannot say itself.
 
-A sidecar that cannot be read or understood keeps its file out: it may be the one that closes it.
+A sidecar that cannot be read or understood keeps its file out: it may be the one that closes it. The error goes into reports,
+so it says where in it, and not what.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def parse_sidecar(data: bytes, name: str, path: str) -> Described:
         _broken(path, name, error.reason if error.repeated else "it is not valid YAML in UTF-8")
     if not isinstance(values, dict) or not values:
         _broken(path, name, "it is not a mapping of keys")
-    for key in values:
+    for number, key in enumerate(values, start=1):
         if key not in KEYS:
-            _broken(path, name, f"unknown key {str(key)[:40]!r}; known: {', '.join(KEYS)}")
+            _broken(path, name, f"its key number {number} is unknown; known: {', '.join(KEYS)}")
     days = {day: _day(values.get(day), day, path, name) for day in DATES}
     return Described(
         title=_text(values.get("title"), "title", path, name),
@@ -120,11 +121,11 @@ def _metadata(value: object, path: str, name: str) -> dict[str, str]:
     if not isinstance(value, dict):
         _broken(path, name, "metadata is not a mapping")
     found: dict[str, str] = {}
-    for key, inner in value.items():
+    for number, (key, inner) in enumerate(value.items(), start=1):
         if isinstance(inner, datetime.date):
             inner = inner.isoformat()
         if not isinstance(key, str) or not isinstance(inner, str | int | float):
-            _broken(path, name, f"metadata.{str(key)[:40]} is not a text, a number or a boolean")
+            _broken(path, name, f"value {number} of metadata is not a text, a number or a boolean")
         found[one_line(key)] = one_line(inner) if isinstance(inner, str) else str(inner).lower()
     return found
 

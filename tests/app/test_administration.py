@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from app.main import create_app
 from app.reload import Origin
+from archivist.cli import app as cli
 from corpus.embedders.stamped import values_of
 from corpus.embedders.weights import fingerprint_of
 from corpus.lock import locked
@@ -121,6 +123,27 @@ async def test_from_an_upload_to_an_answer_to_a_delete(operated: ServiceClient, 
     assert uploaded(site) == []
 
 
+async def test_an_upload_under_way_does_not_bring_back_what_is_deleted_meanwhile(operated: ServiceClient, site: Path) -> None:
+    """Its name was free when it began: 409 all the same, nothing is stored, and what was there is gone."""
+    await upload(operated, "kit.md", f"# First aid\n\n{CANARY}\n")
+    begun, deleted = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"# First aid\n\n"
+        begun.set()
+        await deleted.wait()
+        yield CANARY.encode()
+
+    stored = asyncio.create_task(operated.post("/v1/documents", params={"name": "kit.md"}, content=pieces(), headers=FILE))
+    await begun.wait()
+    assert (await operated.delete(f"/v1/documents/{KIT}")).status_code == 204
+    deleted.set()
+    refused = await stored
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:archivist:problem:conflict")
+    assert "archivist documents undo 1" in refused.json()["detail"]
+    assert uploaded(site) == []
+
+
 async def test_a_document_of_a_source_can_be_deleted_and_stays_away(operated: ServiceClient, site: Path) -> None:
     """Its file stays where it is, and the next run does not bring it back."""
     document_id = document_id_of("handbook", "policies/travel.md")
@@ -142,21 +165,39 @@ async def test_the_only_upload_can_be_deleted_without_stopping_runs(operated: Se
     assert (run["status"], run["documents"], run["error"]) == ("published", 4, None)
 
 
-async def test_what_is_not_visible_cannot_be_deleted(operated: ServiceClient) -> None:
-    """Another group's document and a made-up one give the same 404."""
-    for document_id in (document_id_of("handbook", "board/salaries.md"), "a" * 26):
+async def test_whatever_groups_may_see_it_an_administrator_deletes_it(operated: ServiceClient) -> None:
+    """Another group's document, and one that nobody is left to see; once. An id that is none is 404."""
+    board = document_id_of("handbook", "board/salaries.md")
+    travel = document_id_of("handbook", "policies/travel.md")
+    operated.services.overlay.revoke(travel, "everyone", "anna")
+    for document_id in (board, travel):
+        assert (await operated.get(f"/v1/documents/{document_id}")).status_code == 404
+        assert (await operated.delete(f"/v1/documents/{document_id}")).status_code == 204
+    for document_id in (board, travel, "a" * 26):
         refused = await operated.delete(f"/v1/documents/{document_id}")
         assert (refused.status_code, refused.json()["type"]) == (404, "urn:archivist:problem:not-found")
-    assert operated.services.overlay.entries() == []
+    told = [(entry.kind, entry.document_id) for entry in operated.services.overlay.entries()]
+    assert told == [("revoke", travel), ("delete", board), ("delete", travel)]
 
 
 async def test_an_upload_can_be_taken_back_before_a_run(operated: ServiceClient, site: Path) -> None:
-    """By its id, though no snapshot has it; not where it was given to another group."""
+    """By its id, though no snapshot has it; also where it was given to another group."""
     await upload(operated, "kit.md", CANARY)
     await upload(operated, "pay.md", CANARY, groups="board, board")
-    assert (await operated.delete(f"/v1/documents/{document_id_of('uploads', 'pay.md')}")).status_code == 404
+    assert (await operated.delete(f"/v1/documents/{document_id_of('uploads', 'pay.md')}")).status_code == 204
+    assert uploaded(site) == ["kit.md", "kit.md.meta.yaml"]
     assert (await operated.delete(f"/v1/documents/{KIT}")).status_code == 204
-    assert uploaded(site) == ["pay.md", "pay.md.meta.yaml"]
+    assert uploaded(site) == []
+
+
+async def test_a_document_that_no_run_stores_can_be_deleted(operated: ServiceClient) -> None:
+    """Revoked from everyone, a run leaves it out; the snapshot still knows of it."""
+    travel = document_id_of("handbook", "policies/travel.md")
+    operated.services.overlay.revoke(travel, "everyone", "anna")
+    run = await ended(operated, (await operated.post("/v1/ingest", json={})).json()["run_id"])
+    await served(operated, run["snapshot"])
+    assert (await operated.delete(f"/v1/documents/{travel}")).status_code == 204
+    assert (await operated.delete(f"/v1/documents/{travel}")).status_code == 404
 
 
 async def test_the_same_name_again_takes_the_place(operated: ServiceClient, site: Path) -> None:
@@ -429,6 +470,18 @@ async def test_metrics_and_readiness_tell_of_the_last_run(operated: ServiceClien
     assert 0 <= ended_at - float(values["archivist_snapshot_created_timestamp_seconds"]) < 600
     last = (await operated.get("/readyz")).json()["last_run"]
     assert (last["status"], last["failures"], last["run_id"][:7]) == ("published", 0, "000001-")
+
+
+@pytest.mark.parametrize("text", ["{}", '{"status": "published", "failures": 7}', '{"status": "unchanged", "started_at": 1}'])
+async def test_a_file_that_is_no_report_fails_nothing(operated: ServiceClient, site: Path, text: str) -> None:
+    """/readyz, /metrics and the list of runs tell of the last report that is one."""
+    (site / "data" / "runs" / "000500-aaaaaaaa.json").write_text(text)
+    assert (await operated.get("/readyz")).json()["last_run"]["run_id"][:7] == "000001-"
+    assert 'archivist_ingest_runs{status="published"} 1.0' in (await operated.get("/metrics")).text
+    assert [each["run_id"][:7] for each in (await operated.get("/v1/ingest")).json()["runs"]] == ["000001-"]
+    assert (await operated.get("/v1/ingest/000500-aaaaaaaa")).status_code == 404
+    listed = CliRunner().invoke(cli, ["runs", "list", "--data", str(site / "data")])
+    assert (listed.exit_code, [line[:7] for line in listed.stdout.splitlines()]) == (0, ["000001-"])
 
 
 async def test_a_service_without_its_job_starts_none(client: ServiceClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from app.runs import Overview, Runs
 from corpus.errors import ArchivistError, Conflict, NotFound
 from corpus.lock import locked
-from corpus.runs import read_run, run_ids, write_run
+from corpus.runs import now, read_run, run_ids, write_run
 from tests.servers import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,24 @@ def test_a_run_that_is_killed_is_told_so(tmp_path: Path) -> None:
     assert wait_until(lambda: read_run(tmp_path, run_id)["status"] == "killed", 10)
 
 
+def test_of_a_run_that_is_killed_somebody_is_told(tmp_path: Path) -> None:
+    """With its report, once; what came of it stands there. A run that ends by itself tells of itself."""
+    told: list[Mapping[str, Any]] = []
+
+    def tell(report: Mapping[str, Any]) -> str:
+        told.append(report)
+        return "sent"
+
+    runs = Runs(tmp_path, (sys.executable, "-c", WORKING, str(tmp_path), str(ROOT)), tell)
+    run_id = runs.start()
+    assert wait_until(lambda: runs.report(run_id)["status"] == "running", 60)
+    os.kill(read_run(tmp_path, run_id)["pid"], signal.SIGKILL)
+    assert wait_until(lambda: read_run(tmp_path, run_id).get("webhook") == "sent", 10)
+    (tmp_path / "go").touch()
+    assert ended(runs, runs.start())["status"] == "published"
+    assert [(report["run"], report["status"]) for report in told] == [(run_id, "killed")]
+
+
 def test_a_run_that_never_got_to_work_has_failed_with_its_last_words(tmp_path: Path) -> None:
     """A configuration that cannot be used ends the command before it has a report: what it said becomes the reason."""
     runs = runs_of(tmp_path, "import sys; print('{}'); print('archivist: no source to read', file=sys.stderr); sys.exit(2)")
@@ -112,7 +131,7 @@ def test_reports_come_newest_first_page_by_page(tmp_path: Path) -> None:
     """Each once, whatever the page's size; an unknown run is not there."""
     ids = [f"{number:06d}-00000000" for number in range(1, 6)]
     for run_id in ids:
-        write_run(tmp_path, {"run": run_id, "status": "unchanged"})
+        write_run(tmp_path, {"run": run_id, "status": "unchanged", "started_at": now()})
     runs = Runs(tmp_path, ())
     first, more = runs.reports(None, 2)
     assert ([each["run"] for each in first], more) == (ids[:2:-1], True)
@@ -122,12 +141,31 @@ def test_reports_come_newest_first_page_by_page(tmp_path: Path) -> None:
         runs.report("../CURRENT")
 
 
+def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
+    """Neither the list nor its pages nor the last run are lost to a file that says nothing or something else."""
+    ids = [f"{number:06d}-00000000" for number in range(1, 6)]
+    for run_id in ids:
+        write_run(tmp_path, {"run": run_id, "status": "unchanged", "started_at": now()})
+    for run_id, text in ((ids[4], "{}"), (ids[3], '{"status": "published", "failures": 7}'), (ids[1], "[]")):
+        (tmp_path / "runs" / f"{run_id}.json").write_text(text)
+    runs = Runs(tmp_path, ())
+    first, more = runs.reports(None, 1)
+    assert ([each["run"] for each in first], more) == ([ids[2]], True)
+    rest, more = runs.reports(ids[2], 1)
+    assert ([each["run"] for each in rest], more) == ([ids[0]], False)
+    overview = runs.overview()
+    assert overview.by_status == {"unchanged": 2}
+    assert overview.last is not None
+    assert overview.last["run"] == ids[2]
+
+
 def test_the_overview_tells_the_last_run_that_ended_and_the_last_that_went_well(tmp_path: Path) -> None:
     """Counts by status, and times as numbers; a report that changes is read again."""
     runs = Runs(tmp_path, ())
     assert runs.overview() == Overview({}, None, None, None)
-    write_run(tmp_path, {"run": "000001-00000000", "status": "published", "ended_at": "2026-11-24T02:00:00+00:00"})
-    failed = {"run": "000002-00000000", "status": "failed", "ended_at": "2026-11-24T03:00:00+00:00", "took_s": 7.5}
+    began = {"started_at": "2026-11-24T01:00:00+00:00"}
+    write_run(tmp_path, {**began, "run": "000001-00000000", "status": "published", "ended_at": "2026-11-24T02:00:00+00:00"})
+    failed = {**began, "run": "000002-00000000", "status": "failed", "ended_at": "2026-11-24T03:00:00+00:00", "took_s": 7.5}
     write_run(tmp_path, {**failed, "failures": [{}, {}]})
     write_run(tmp_path, {"run": "000003-00000000", "status": "running", "started_at": "2026-11-24T04:00:00+00:00"})
     with locked(tmp_path):

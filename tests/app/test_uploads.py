@@ -60,7 +60,6 @@ def test_a_file_lies_there_with_what_is_said_of_it(tmp_path: Path) -> None:
     assert files(tmp_path)["pay.md"] == b"two"
     described = parse_sidecar(files(tmp_path)["pay.md.meta.yaml"], "pay.md.meta.yaml", "pay.md")
     assert (described.groups, described.label, described.title) == (BOARD.groups, BOARD.label, BOARD.title)
-    assert uploads.groups_of("pay.md") == ("board",)
 
 
 @pytest.mark.parametrize("steps", range(4))
@@ -111,7 +110,7 @@ def test_a_new_file_never_stands_without_its_sidecar(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "replace", replace)
     put(uploads, "a.md", b"a", EVERYONE)
     assert seen == [["a.md.meta.yaml"], ["a.md", "a.md.meta.yaml"]]
-    uploads.remove("a.md")
+    uploads.remove(document_id_of("uploads", "a.md"))
     assert files(tmp_path) == {}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from archivist.cli import app as cli
-from corpus.errors import NotFound, RunRefused
+from corpus.errors import NotFound, RunRefused, SnapshotDamaged
 from corpus.published import current_id, held, hold_of, snapshot_ids
 from ingest.settings import CanarySettings, GateSettings
 from tests.conftest import Run
@@ -51,11 +52,33 @@ def test_one_is_put_back_held_and_released(data: Path, run: Run) -> None:
 def test_what_is_not_there_is_named(data: Path) -> None:
     """An id that was never published is an error for every command that takes one."""
     current = current_id(data)
-    for arguments in (("show", "000009-00000000"), ("activate", "../data"), ("diff", current, "000009-00000000")):
+    for arguments in (
+        ("show", "000009-00000000"), ("activate", "../data"), ("diff", current, "000009-00000000"),
+        ("verify", "nothere"), ("verify", "../.."), ("verify", f"../snapshots/{current}"),
+    ):  # fmt: skip
         result = snapshots(data, *arguments)
         assert isinstance(result.exception, NotFound)
         assert arguments[-1] in str(result.exception)
     assert current_id(data) == current
+
+
+def test_a_damaged_one_is_listed_with_what_is_wrong_and_the_others_too(data: Path) -> None:
+    """One line each, and in JSON; showing or comparing the damaged one says what is wrong with it."""
+    first, second = snapshot_ids(data)
+    os.truncate(data / "snapshots" / first / "manifest.json", 20)
+    listed = snapshots(data, "list")
+    assert listed.exit_code == 0
+    one, other = listed.stdout.splitlines()
+    assert one == f"  {first}  damaged: manifest.json cannot be read (JSONDecodeError)"
+    assert other.startswith(f"* {second}  20")
+    told = json.loads(snapshots(data, "list", "--json").stdout)
+    assert told[0] == {
+        "id": first, "problem": "manifest.json cannot be read (JSONDecodeError)", "current": False, "held": False,
+    }  # fmt: skip
+    assert (told[1]["id"], told[1]["documents"], told[1]["current"]) == (second, 3, True)
+    (data / "snapshots" / second / "chunks.db").unlink()
+    for arguments in (("show", first), ("show", second), ("diff", first, second), ("diff", second, first)):
+        assert isinstance(snapshots(data, *arguments).exception, SnapshotDamaged), arguments
 
 
 def test_a_snapshot_is_shown(data: Path) -> None:

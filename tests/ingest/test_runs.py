@@ -186,6 +186,19 @@ def test_the_webhook_hears_of_what_is_not_well(tmp_path: Path, run: Run, hook: H
     assert [report.get("webhook") for report in read_runs(tmp_path / "data")] == [None, None, "sent", "sent", "sent"]
 
 
+def test_the_webhook_hears_of_a_killed_run_from_the_next_one(tmp_path: Path, run: Run, hook: Hook) -> None:
+    """Once, and before that one's own end; what came of it stands in the killed run's report."""
+    source = write_files(tmp_path / "documents", {"a.md": "Alpha.\n"})
+    settings = job_settings(tmp_path / "data", source, ingest=IngestSettings(webhook_url=hook.url))
+    died = RunLog(tmp_path / "data", None, keep=9).run_id
+    run(settings)
+    run(settings)
+    assert [(body["run"], body["status"], body["failures"]) for body in hook.bodies] == [(died, "killed", 0)]
+    assert [(each["status"], each.get("webhook")) for each in read_runs(tmp_path / "data")] == [
+        ("killed", "sent"), ("published", None), ("unchanged", None),
+    ]  # fmt: skip
+
+
 def test_a_webhook_that_fails_fails_no_run(tmp_path: Path, run: Run) -> None:
     """Nobody there, an error, an address that is none: the run ends as it did, and its report says what came of the call."""
     hook = Hook(status=500)
