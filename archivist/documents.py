@@ -140,9 +140,9 @@ def _known(data_dir: Path, overlay: Overlay, document_id: str) -> tuple[Seen, Ef
         with suppress(SnapshotDamaged), closing(_stored(folder)) as stored:
             parts = stored.document_with_parts(document_id)
             if parts is not None:
-                former = stored.former_ids(document_id)
-                seen = Seen(number_of(name), former)
-                return seen, overlay.effects().effect(document_id, former), parts[0].groups
+                seen = stored.seen(document_id, number_of(name))
+                effect = overlay.effects().effect(document_id, seen.former, text_hash=seen.text_hash)
+                return seen, effect, parts[0].groups
             if any(record.document_id == document_id for record in stored.effect_records()):
                 return Seen(number_of(name)), overlay.effects().effect(document_id), ()
     raise NotFound("document in any snapshot with the id", document_id)

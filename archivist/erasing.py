@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archivist.settings import Settings
-from corpus.effects import Effects
+from corpus.effects import Effects, Former
 from corpus.errors import ArchivistError, LockHeld, NoSnapshot
 from corpus.overlay import NAME, Overlay
 from corpus.settings import LabelSettings
@@ -69,28 +69,31 @@ def erase(data_dir: Path, labels: LabelSettings, *, keep: int | None, wait_s: fl
     Done again after a crash, it goes on. Raises: LockHeld, NoSnapshot, SnapshotDamaged, OverlayError, StateError.
     """
     from app.state.erasure import erase_answers
-    from corpus.erasure import Erased, documents_there, erase_old, erase_uploads, files_served, forget_work
+    from corpus.erasure import Erased, erase_old, erase_uploads, files_served, forget_work, standing_anywhere
     from corpus.lock import locked
     from corpus.rewrite import erase_deleted
     from ingest.sources.pages import forget_pages
 
     with locked(data_dir), _opened(data_dir, labels) as overlay:
-        effects = Effects(labels=labels) if overlay is None else overlay.effects()
-        # Those that come while this is at work are the next one's.
+        # First what waits, then what holds: a deletion that comes in between, or while this is at work, is the next one's.
         pending = [] if overlay is None else [entry.number for entry in overlay.pending()]
-        deleted = erase_deleted(data_dir, effects, wait_s)
+        effects = Effects(labels=labels) if overlay is None else overlay.effects()
+        deleted = erase_deleted(data_dir, effects, wait_s, _ignore if overlay is None else overlay.note_moves)
         old = Erased((), (), tuple(forget_work(data_dir))) if keep is None else erase_old(data_dir, keep)
         pages = forget_pages(data_dir, files_served(data_dir))
         uploads, uploads_kept = erase_uploads(data_dir)
 
-        def present(document_ids: Sequence[str]) -> set[str]:
-            return {each for each in documents_there(data_dir, document_ids) if not effects.effect(each).deleted}
-
-        answers = erase_answers(data_dir / "service.db", present)
+        answers = erase_answers(data_dir / "service.db", lambda rested: standing_anywhere(data_dir, effects, rested))
         done = Erasure(deleted, old, pages, tuple(uploads), tuple(uploads_kept), answers)
-        if overlay is not None and done.is_complete and not uploads_kept:
-            overlay.note_erased(pending)
+        if overlay is not None and done.is_complete:
+            now = overlay.effects()
+            left = {entry.number for ids in uploads_kept.values() for each in ids for entry in now.applying(each)}
+            overlay.note_erased([number for number in pending if number not in left])
         return done
+
+
+def _ignore(moves: Mapping[str, Sequence[Former]]) -> None:
+    """Where nothing was ever decided, nothing has to be followed."""
 
 
 class Erasing:

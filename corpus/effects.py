@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,13 +39,22 @@ class Effect:
 
 NOTHING = Effect()
 
+MATCHED_FROM = 40
+"""Characters from which a text is known again under another id. A row that says "n/a" is no sign that it is the same one."""
+
+
+def text_hash_of(text: str) -> str:
+    """The hash by which a text is known again, whatever white space it has; empty for one that is too short to be known."""
+    words = " ".join(text.split())
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest() if len(words) >= MATCHED_FROM else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One decision. `value` is the group that was revoked or the label; `by` says who decided, as they gave it.
 
     `seen_in` is the number of the snapshot in which the document was seen, 0 where that is not known. `erased_at` is when a
-    deleted document was gone from every file of the data folder.
+    deleted document was gone from every file of the data folder. `text_hash`, `version` and `copies` are those of `Seen`.
     """
 
     number: int
@@ -56,14 +66,24 @@ class Entry:
     undone_at: str | None
     seen_in: int = 0
     erased_at: str | None = None
+    text_hash: str = ""
+    version: str = ""
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """In which snapshot, by its number, a document was seen of which something is decided, and its ids of before a move."""
+    """In which snapshot, by its number, a document was seen of which something is decided, and its ids of before a move.
+
+    `text_hash` and `version` are of its text as it stood; `copies` are the ids of the other documents with that text, of
+    which nothing was decided with it.
+    """
 
     snapshot: int = 0
     former: tuple[Former, ...] = ()
+    text_hash: str = ""
+    version: str = ""
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +99,73 @@ class Effects:
     _entries: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
     _former: Mapping[str, Sequence[Former]] = field(default_factory=dict)
     _later: Mapping[str, Sequence[Former]] = field(default_factory=dict)
+    _texts: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+    _versions: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The numbers of the entries."""
+        return frozenset(entry.number for entries in self._entries.values() for entry in entries)
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """The hashes of the texts of which something was decided."""
+        return frozenset(self._texts)
 
     @property
     def named(self) -> frozenset[str]:
         """Every id that a document may have, or have had, of which something was decided."""
         return frozenset([*self._entries, *self._former, *self._later])
 
-    def effect(self, document_id: str, former: Sequence[Former] = (), snapshot: int | None = None) -> Effect:
+    def effect(
+        self, document_id: str, former: Sequence[Former] = (), snapshot: int | None = None, text_hash: str = ""
+    ) -> Effect:
         """What holds for a document with the ids it had before; `snapshot` is the number of the one that it stands in.
 
         What was decided of a document before it was moved follows it, but not what was decided of another one that was put in
-        its place. In a snapshot of before the move it holds for the document as it was called then.
+        its place. In a snapshot of before the move it holds for the document as it was called then. It holds for every
+        document with the same text too, but for those that had it already when it was decided.
         """
+        return self._sum(self.applying(document_id, former, snapshot, text_hash))
+
+    def applying(
+        self, document_id: str, former: Sequence[Former] = (), snapshot: int | None = None, text_hash: str = ""
+    ) -> list[Entry]:
+        """The entries that hold for a document, some of them more than once."""
         if not self._entries:
-            return NOTHING
+            return []
         found = list(self._entries.get(document_id, ()))
         for earlier in {*former, *self._former.get(document_id, ())}:
             found += (entry for entry in self._entries.get(earlier.document_id, ()) if entry.seen_in <= earlier.until)
         for later in self._later.get(document_id, ()) if snapshot is not None else ():
             if snapshot is not None and snapshot <= later.until:
                 found += (entry for entry in self._entries.get(later.document_id, ()) if entry.seen_in > later.until)
+        return found + self._by_text(document_id, former, text_hash)
+
+    def followed(self, document_id: str, former: Sequence[Former], text_hash: str) -> tuple[Former, ...]:
+        """The ids of before of a document that stands in its source now, with those under which its text was decided of."""
+        by_text = {Former(entry.document_id, entry.seen_in) for entry in self._by_text(document_id, former, text_hash)}
+        return (
+            *former,
+            *sorted((each for each in by_text if each.document_id != document_id), key=lambda each: each.document_id),
+        )
+
+    def of_version(self, document_id: str, version: str) -> Effect:
+        """What was decided of a document that had an id in a version of its own, where it has left that id.
+
+        It is known by a move from there, or by its version. Of the document that has the id now nothing is said.
+        """
+        found: list[Entry] = []
+        for later in self._later.get(document_id, ()):
+            found += (entry for entry in self._entries.get(later.document_id, ()) if entry.seen_in > later.until)
+        found += (entry for entry in self._versions.get(version, ()) if document_id not in entry.copies)
         return self._sum(found)
+
+    def _by_text(self, document_id: str, former: Sequence[Former], text_hash: str) -> list[Entry]:
+        if not text_hash:
+            return []
+        called = {document_id, *(each.document_id for each in former)}
+        return [entry for entry in self._texts.get(text_hash, ()) if called.isdisjoint(entry.copies)]
 
     def former_ids(self, document_id: str) -> tuple[Former, ...]:
         """What was noted of the ids that a document had before, the last one first."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from corpus.disk import sync
+from corpus.effects import Effects
 from corpus.errors import ConfigError
-from corpus.published import current_id, held, purge, remove_litter, snapshot_ids
+from corpus.published import current_id, held, number_of, purge, remove_litter, snapshot_ids
+from corpus.standing import Rested, standing
+from corpus.store import Store
 from corpus.stored import Stored
 
 WORK = "work/embeddings.db"
@@ -65,39 +70,40 @@ def files_served(data_dir: Path) -> list[tuple[str, str]]:
         stored.close()
 
 
-def erase_uploads(data_dir: Path) -> tuple[list[str], list[str]]:
+def erase_uploads(data_dir: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Remove the uploaded files of which every document was deleted, and what stood beside them.
 
-    Returns the files that went, and those that stay because other documents are in them, by their places under the data folder.
+    Returns the files that went, and those that stay because other documents are in them, by their places under the data
+    folder, each with the ids of those in it that were deleted.
     """
     folder = data_dir / UPLOADS
     stored = Stored(data_dir / "snapshots" / current_id(data_dir) / "chunks.db")
     try:
-        deleted = {record.path for record in stored.effect_records() if record.is_deleted and record.collection == UPLOADS}
-        kept = {path for path in deleted if stored.documents_in(UPLOADS, path)}
+        deleted: dict[str, list[str]] = defaultdict(list)
+        for record in stored.effect_records():
+            if record.is_deleted and record.collection == UPLOADS:
+                deleted[record.path].append(record.document_id)
+        kept = {path: ids for path, ids in deleted.items() if stored.documents_in(UPLOADS, path)}
     finally:
         stored.close()
     gone = []
-    for path in sorted(deleted - kept):
+    for path in sorted(deleted.keys() - kept.keys()):
         for name in (path, *(f"{path}{suffix}" for suffix in SIDECARS)):
             if (folder / name).is_file():
                 (folder / name).unlink()
                 gone.append(f"{UPLOADS}/{name}")
     if gone:
         sync(folder)
-    return gone, [f"{UPLOADS}/{path}" for path in sorted(kept) if (folder / path).is_file()]
+    return gone, {f"{UPLOADS}/{path}": ids for path, ids in sorted(kept.items()) if (folder / path).is_file()}
 
 
-def documents_there(data_dir: Path, document_ids: Sequence[str]) -> set[str]:
-    """Those of some documents that stand in any snapshot there is.
+def standing_anywhere(data_dir: Path, effects: Effects, wanted: Sequence[Rested]) -> set[Rested]:
+    """Those of some versions of documents that stand in any snapshot there is, and were not deleted.
 
     Raises: SnapshotDamaged where one cannot be read: what is in it is not known to be gone then.
     """
-    found: set[str] = set()
+    found: set[Rested] = set()
     for name in snapshot_ids(data_dir):
-        stored = Stored(data_dir / "snapshots" / name / "chunks.db")
-        try:
-            found |= stored.present(document_ids)
-        finally:
-            stored.close()
+        with closing(Store(data_dir / "snapshots" / name / "chunks.db", number=number_of(name))) as store:
+            found |= standing(store.stored, effects, store.overlaid_by(effects), wanted, None).keys()
     return found

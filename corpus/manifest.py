@@ -11,7 +11,7 @@ from typing import Any
 
 from corpus.errors import SnapshotDamaged
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)

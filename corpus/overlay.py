@@ -1,10 +1,12 @@
 """What was decided of documents between runs: deleted, a group revoked, a label raised. Its own small SQLite database.
 
-Entries are permanent and numbered, beat whatever the sources say, and go only by an undo. Nothing of a document's text is here.
+Entries are permanent and numbered, beat whatever the sources say, and go only by an undo. Of a document's text only
+its hash is here.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -14,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from corpus.disk import sync
 from corpus.effects import NOTHING, Effects, Entry, Former, Kind, Seen
@@ -23,11 +26,12 @@ from corpus.settings import LabelSettings
 NAME = "overlay.db"
 """Its name in the data folder."""
 
-APPLICATION_ID, SCHEMA_VERSION = 0x41524F56, 1  # "AROV"
+APPLICATION_ID, SCHEMA_VERSION = 0x41524F56, 2  # "AROV"
 SCHEMA = f"""
 CREATE TABLE entries (
     number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, document_id TEXT NOT NULL, value TEXT NOT NULL,
-    created_at TEXT NOT NULL, "by" TEXT NOT NULL, undone_at TEXT, seen_in INTEGER NOT NULL, erased_at TEXT
+    created_at TEXT NOT NULL, "by" TEXT NOT NULL, undone_at TEXT, seen_in INTEGER NOT NULL, erased_at TEXT,
+    text_hash TEXT NOT NULL, version TEXT NOT NULL, copies TEXT NOT NULL
 ) STRICT;
 CREATE TABLE moves (
     document_id TEXT NOT NULL, former_id TEXT NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (document_id, former_id)
@@ -35,7 +39,7 @@ CREATE TABLE moves (
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-COLUMNS = 'number, kind, document_id, value, created_at, "by", undone_at, seen_in, erased_at'
+COLUMNS = 'number, kind, document_id, value, created_at, "by", undone_at, seen_in, erased_at, text_hash, version, copies'
 
 ALL = 2**62
 
@@ -87,7 +91,7 @@ class Overlay:
             ).fetchall()
             if not rows:
                 raise NotFound("override that stands with the number", str(number))
-        return Entry(*rows[0])
+        return _entry(rows[0])
 
     def entries(self, after: int = 0, limit: int = ALL) -> list[Entry]:
         """Entries by number, those that were undone too."""
@@ -96,7 +100,7 @@ class Overlay:
                 f"SELECT {COLUMNS} FROM entries WHERE number > ? ORDER BY number LIMIT ?",  # noqa: S608 - constants
                 [after, limit],
             )
-            return [Entry(*row) for row in rows]
+            return [_entry(row) for row in rows]
 
     def effects(self) -> Effects:
         """What holds now; the same object for as long as nothing changes. Raises: OverlayError."""
@@ -121,7 +125,9 @@ class Overlay:
     def note_erased(self, numbers: Sequence[int]) -> None:
         """The documents of these deletions are gone from every file."""
         with self._writing() as connection:
-            connection.executemany("UPDATE entries SET erased_at = ? WHERE number = ?", [(_now(), each) for each in numbers])
+            connection.executemany(
+                "UPDATE entries SET erased_at = ? WHERE number = ? AND undone_at IS NULL", [(_now(), each) for each in numbers]
+            )
 
     def use(self, labels: LabelSettings) -> None:
         """Order labels in another way from now on."""
@@ -138,23 +144,44 @@ class Overlay:
         seen = seen or Seen()
         with self._writing() as connection:
             ((number,),) = connection.execute(
-                'INSERT INTO entries (kind, document_id, value, created_at, "by", seen_in) VALUES (?, ?, ?, ?, ?, ?) '
-                "RETURNING number",
-                [kind, document_id, value, created_at := _now(), by, seen.snapshot],
-            ).fetchall()
+                'INSERT INTO entries (kind, document_id, value, created_at, "by", seen_in, text_hash, version, copies) '
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
+                [
+                    kind, document_id, value, created_at := _now(), by, seen.snapshot,
+                    seen.text_hash, seen.version, json.dumps(seen.copies),
+                ],
+            ).fetchall()  # fmt: skip
             _add_moves(connection, {document_id: seen.former})
-        return Entry(number, kind, document_id, value, created_at, by, None, seen.snapshot)
+        return Entry(
+            number,
+            kind,
+            document_id,
+            value,
+            created_at,
+            by,
+            None,
+            seen.snapshot,
+            None,
+            seen.text_hash,
+            seen.version,
+            seen.copies,
+        )
 
     def _read(self, connection: sqlite3.Connection) -> Effects:
         entries: dict[str, list[Entry]] = defaultdict(list)
+        texts: dict[str, list[Entry]] = defaultdict(list)
+        versions: dict[str, list[Entry]] = defaultdict(list)
         for row in connection.execute(f"SELECT {COLUMNS} FROM entries WHERE undone_at IS NULL"):  # noqa: S608 - constants
-            entries[row[2]].append(Entry(*row))
+            entry = _entry(row)
+            for by, key in ((entries, entry.document_id), (texts, entry.text_hash), (versions, entry.version)):
+                if key:
+                    by[key].append(entry)
         former: dict[str, list[Former]] = defaultdict(list)
         later: dict[str, list[Former]] = defaultdict(list)
         for document_id, former_id, until in connection.execute("SELECT document_id, former_id, until FROM moves"):
             former[document_id].append(Former(former_id, until))
             later[former_id].append(Former(document_id, until))
-        bare = Effects(self._version, {}, self._labels, dict(entries), dict(former), dict(later))
+        bare = Effects(self._version, {}, self._labels, dict(entries), dict(former), dict(later), dict(texts), dict(versions))
         effects = {document_id: bare.effect(document_id) for document_id in [*entries, *former]}
         return replace(bare, of={document_id: effect for document_id, effect in effects.items() if effect != NOTHING})
 
@@ -207,6 +234,10 @@ def effects_of(data_dir: Path, labels: LabelSettings) -> Effects:
         return overlay.effects()
     finally:
         overlay.close()
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    return Entry(*row[:-1], copies=tuple(json.loads(row[-1])))
 
 
 def _add_moves(connection: sqlite3.Connection, moves: Mapping[str, Sequence[Former]]) -> None:

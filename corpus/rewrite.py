@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus.effects import EffectRecord, Effects
+from corpus.effects import EffectRecord, Effects, Former, text_hash_of
 from corpus.errors import SnapshotDamaged
 from corpus.manifest import read_manifest
 from corpus.published import current_id, number_of, remove_litter, remove_snapshot, snapshot_ids
@@ -33,7 +34,11 @@ class Rewritten:
     in_use: tuple[str, ...]
 
 
-def erase_deleted(data_dir: Path, effects: Effects, wait_s: float) -> Rewritten:
+Note = Callable[[Mapping[str, Sequence[Former]]], None]
+"""Is told the ids of before of documents that go, so that what was decided of them does not lose sight of them."""
+
+
+def erase_deleted(data_dir: Path, effects: Effects, wait_s: float, note: Note) -> Rewritten:
     """Leave no snapshot that holds a deleted document; a service has `wait_s` seconds to let go of the old one.
 
     A snapshot that cannot be read could hold any, so it goes too. The caller holds the job's lock. A crash on the way leaves
@@ -56,7 +61,7 @@ def erase_deleted(data_dir: Path, effects: Effects, wait_s: float) -> Rewritten:
             documents[document_id].append(name)
         if there:
             holding.append(name)
-    made = _without(data_dir, current, effects) if current in holding else None
+    made = _without(data_dir, current, effects, note) if current in holding else None
     removed: list[str] = []
     deadline = time.monotonic() + wait_s
     while left := [name for name in holding if name not in removed]:
@@ -76,20 +81,20 @@ def _deleted(folder: Path, effects: Effects) -> list[str]:
         return store.stored.ids_of(store.overlaid_by(effects).deleted)
 
 
-def _without(data_dir: Path, snapshot_id: str, effects: Effects) -> str:
+def _without(data_dir: Path, snapshot_id: str, effects: Effects, note: Note) -> str:
     """Publish a snapshot again without what was deleted; its id. All else stands as it stood."""
     with closing(open_snapshot(data_dir, snapshot_id, SearchSettings())) as old:
         made = old.manifest
         writer = SnapshotWriter(data_dir, old.id, made.embedder, made.chunking)
         try:
-            _copy(old, writer, effects)
+            _copy(old, writer, effects, note)
             return writer.publish(lambda folder: made.gate, in_place_of=old.id).id
         except BaseException:
             writer.abandon()
             raise
 
 
-def _copy(old: OpenSnapshot, writer: SnapshotWriter, effects: Effects) -> None:
+def _copy(old: OpenSnapshot, writer: SnapshotWriter, effects: Effects, note: Note) -> None:
     stored = old.store.stored
     deleted = frozenset(stored.ids_of(old.store.overlaid_by(effects).deleted))
     for file in stored.files():
@@ -99,7 +104,9 @@ def _copy(old: OpenSnapshot, writer: SnapshotWriter, effects: Effects) -> None:
             if document.document_id not in deleted:
                 writer.add_document(file.path, document, chunks, hashes, old.dense.vectors(ordinals), former)
                 continue
-            told = effects.effect(document.document_id, former).told()
+            text_hash = text_hash_of(document.text)
+            note({document.document_id: effects.followed(document.document_id, former, text_hash)})
+            told = effects.effect(document.document_id, former, text_hash=text_hash).told()
             writer.add_effect(EffectRecord(document.document_id, file.collection, file.path, told, withheld=True))
     for failure in stored.failures():
         writer.add_failure(failure)

@@ -241,8 +241,8 @@ class OpenSnapshot:
         return self.search if settings == self._settings else Searcher(self.store, self.dense, self.lexical, settings)
 
     def seen(self, document_id: str) -> Seen:
-        """What an entry of the overlay should know of a document: that it was seen here, and how it was called before."""
-        return Seen(number_of(self.id), self.store.stored.former_ids(document_id))
+        """What an entry of the overlay should know of a document: that it was seen here, its text's hash, its ids of before."""
+        return self.store.stored.seen(document_id, number_of(self.id))
 
     def close(self) -> None:
         """Close the files and let the snapshot go."""

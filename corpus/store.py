@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ import numpy as np
 from corpus.effects import UNTOUCHED, Effects, Overlaid
 from corpus.overlay import Overlay
 from corpus.records import DocumentSummary
+from corpus.standing import Rested, standing
 from corpus.store_rows import (
     DOCUMENT_COLUMNS,
     PASSAGE_COLUMNS,
@@ -76,8 +77,8 @@ class Store:
         groups: dict[int, frozenset[str]] = {}
         labels: dict[int, str] = {}
         deleted: set[int] = set()
-        for number, document_id, label, stored in self.stored.touched(effects.named):
-            effect = effects.effect(document_id, self.stored.former_ids_of(number), self._number)
+        for number, document_id, label, stored, text_hash in self.stored.touched(effects):
+            effect = effects.effect(document_id, self.stored.former_ids_of(number), self._number, text_hash)
             if effect.deleted:
                 deleted.add(number)
             if effect.deleted or effect.revoked:
@@ -166,6 +167,11 @@ class Store:
             [*wanted, *groups, _hidden(over, groups)],
         )
         return {document_id: over.label_of(number, label) for document_id, label, number in rows}
+
+    def standing(self, wanted: Iterable[Rested], groups: Sequence[str]) -> dict[Rested, str]:
+        """Those of some versions of documents that still stand here for any of `groups`, each with its label of now."""
+        over = self.overlaid()
+        return standing(self.stored, self._overlaid[0], over, wanted, groups)
 
     def labels_in_use(self) -> list[str]:
         """The labels that stand on any document, whoever may see it, also on one that was deleted since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
+from corpus.effects import text_hash_of
 from corpus.store_rows import DOCUMENT_COLUMNS, document_of
 from corpus.stored import Stored
 from corpus.types import chunk_id_of, version_of
@@ -40,11 +41,13 @@ def contradictions(stored: Stored) -> list[str]:
 
 
 def _in_document(stored: Stored, number: int, first: int) -> Iterator[str]:
-    row = stored.rows(f"SELECT {DOCUMENT_COLUMNS}, first_ordinal FROM documents WHERE number = ?", [number])[0]  # noqa: S608 - constants
-    document, passages = document_of(row[:-1]), stored.passages_of(row[0])
+    row = stored.rows(f"SELECT {DOCUMENT_COLUMNS}, text_hash, first_ordinal FROM documents WHERE number = ?", [number])[0]  # noqa: S608 - constants
+    document, passages = document_of(row[:-2]), stored.passages_of(row[0])
     name = f"document {document.document_id} ({document.source!r})"
     if document.version != version_of(document.title, document.text):
         yield f"{name} is not its version {document.version}"
+    if row[-2] != text_hash_of(document.text):
+        yield f"{name} has another text than its hash says"
     ordinals = [passage.ordinal for passage in passages]
     if row[-1] != first or ordinals != list(range(first, first + int(stored.counts[number]))):
         yield f"{name} has other chunks than it says"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from corpus.effects import EffectRecord, Former
+from corpus.effects import EffectRecord, Former, text_hash_of
 from corpus.errors import NotWritten
 from corpus.records import Failure, FileRecord, facets_of
 from corpus.types import Chunk, Document
@@ -27,7 +27,7 @@ CREATE TABLE documents (
     number INTEGER PRIMARY KEY, document_id TEXT NOT NULL, collection TEXT NOT NULL, path TEXT NOT NULL,
     source TEXT NOT NULL, version TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL, sections TEXT NOT NULL,
     format TEXT NOT NULL, language TEXT, label TEXT NOT NULL, groups TEXT NOT NULL, metadata TEXT NOT NULL,
-    first_ordinal INTEGER NOT NULL, chunk_count INTEGER NOT NULL
+    first_ordinal INTEGER NOT NULL, chunk_count INTEGER NOT NULL, text_hash TEXT NOT NULL
 ) STRICT;
 CREATE TABLE document_groups (name TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (name, number)) STRICT, WITHOUT ROWID;
 CREATE TABLE facets (
@@ -50,6 +50,7 @@ CREATE TABLE effects (
 INDEXES = """
 CREATE INDEX former_ids_by_document ON former_ids (number);
 CREATE UNIQUE INDEX documents_by_id ON documents (document_id);
+CREATE INDEX documents_by_text ON documents (text_hash);
 CREATE INDEX documents_by_file ON documents (collection, path);
 CREATE UNIQUE INDEX chunks_by_id ON chunks (chunk_id);
 CREATE INDEX chunks_by_document ON chunks (number);
@@ -114,12 +115,12 @@ class StoreWriter:
         number, first = self.documents, self.chunks
         groups = json.dumps(document.groups, ensure_ascii=False)
         self._connection.execute(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 number, document.document_id, document.collection, path, document.source, document.version, document.title,
                 document.text, json.dumps([[s.start, s.end, s.heading, s.page] for s in document.sections], ensure_ascii=False),
                 document.format, document.language, document.label, groups,
-                json.dumps(dict(document.metadata), ensure_ascii=False), first, len(chunks),
+                json.dumps(dict(document.metadata), ensure_ascii=False), first, len(chunks), text_hash_of(document.text),
             ),
         )  # fmt: skip
         self._connection.executemany(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.effects import NOTHING, Effect, EffectRecord, Effects, Former
+from corpus.effects import NOTHING, Effect, EffectRecord, Effects, Former, Seen
 from corpus.errors import SnapshotDamaged
 from corpus.records import DocumentParts, DocumentSummary, Failure, FileRecord, Place
 from corpus.store_rows import (
@@ -165,20 +165,21 @@ class Stored:
         )
         return [document_id for (document_id,) in rows]
 
-    def present(self, document_ids: Sequence[str]) -> set[str]:
-        """Those of some documents that stand here."""
-        found: set[str] = set()
-        for begin in range(0, len(document_ids), 500):
-            part = list(document_ids[begin : begin + 500])
-            sql = f"SELECT document_id FROM documents WHERE document_id IN ({', '.join('?' * len(part))})"  # noqa: S608 - only question marks
-            found |= {document_id for (document_id,) in self.rows(sql, part)}
-        return found
+    def known_as(self, document_ids: Collection[str]) -> list[Row]:
+        """Id, number, version, label and groups of the documents that have some ids, or had them before they were moved."""
+        return self.rows(
+            "SELECT document_id, number, version, label, groups FROM documents "
+            "WHERE document_id IN (SELECT value FROM json_each(?1)) "
+            "UNION SELECT f.former_id, d.number, d.version, d.label, d.groups "
+            "FROM former_ids f JOIN documents d USING (number) WHERE f.former_id IN (SELECT value FROM json_each(?1))",
+            [json.dumps(sorted(document_ids))],
+        )
 
     def places(self, effects: Effects) -> list[tuple[Place, Effect]]:
         """Where the documents stand of which something is decided, and what, were they ingested now."""
         found = []
-        for number, document_id, _, groups in self.touched(effects.named):
-            effect = effects.effect(document_id, self.former_ids_of(number))
+        for number, document_id, _, groups, text_hash in self.touched(effects):
+            effect = effects.effect(document_id, self.former_ids_of(number), text_hash=text_hash)
             if effect != NOTHING:
                 ((collection, path, chunks),) = self.rows(
                     "SELECT collection, path, chunk_count FROM documents WHERE number = ?", [number]
@@ -186,16 +187,29 @@ class Stored:
                 found.append((Place(document_id, collection, path, chunks, tuple(json.loads(groups))), effect))
         return found
 
-    def touched(self, document_ids: Collection[str]) -> list[Row]:
-        """Number, id, label and groups of the documents that have, or had, one of some ids."""
-        if not document_ids:
+    def touched(self, effects: Effects) -> list[Row]:
+        """Number, id, label, groups and text's hash of the documents that something may be decided of, by an id or the text."""
+        if not effects.named:
             return []
         return self.rows(
-            "SELECT number, document_id, label, groups FROM documents WHERE number IN ("
+            "SELECT number, document_id, label, groups, text_hash FROM documents WHERE number IN ("
             "SELECT number FROM documents WHERE document_id IN (SELECT value FROM json_each(?1)) "
-            "UNION SELECT number FROM former_ids WHERE former_id IN (SELECT value FROM json_each(?1)))",
-            [json.dumps(sorted(document_ids))],
+            "UNION SELECT number FROM former_ids WHERE former_id IN (SELECT value FROM json_each(?1)) "
+            "UNION SELECT number FROM documents WHERE text_hash IN (SELECT value FROM json_each(?2)))",
+            [json.dumps(sorted(effects.named)), json.dumps(sorted(effects.texts))],
         )
+
+    def seen(self, document_id: str, snapshot: int) -> Seen:
+        """What an entry of the overlay should know of a document that is seen here, in the snapshot with a number."""
+        rows = self.rows("SELECT number, text_hash, version FROM documents WHERE document_id = ?", [document_id])
+        if not rows:
+            return Seen(snapshot)
+        ((number, text_hash, version),) = rows
+        copies = self.rows(
+            "SELECT document_id FROM documents WHERE text_hash = ? AND text_hash <> '' AND number <> ? ORDER BY document_id",
+            [text_hash, number],
+        )
+        return Seen(snapshot, self.former_ids_of(number), text_hash, version, tuple(copy for (copy,) in copies))
 
     def former_ids_of(self, number: int) -> tuple[Former, ...]:
         """The ids that the document with a number had before it was moved, the last one first."""

@@ -21,6 +21,7 @@ from corpus.overlay import NAME, Overlay
 from corpus.published import current_id
 from corpus.settings import SearchSettings
 from corpus.snapshot import OpenSnapshot, open_snapshot
+from corpus.standing import Rested
 from evaluation.golden import AS_ANSWERED_THEN, TURN_OF, Question, Then
 from evaluation.metrics import Metric
 
@@ -106,8 +107,8 @@ def _questions(
     count = 0
     for conversation_id in _conversations(state, owner, since):
         messages = _messages(state, owner, conversation_id)
-        needed = [passage.document_id for message in messages for passage in message.passages]
-        visible = set.intersection(*(set(snapshot.store.labels(needed, groups)) for snapshot, groups in snapshots))
+        needed = [passage.rested for message in messages for passage in message.passages]
+        visible = set.intersection(*(set(snapshot.store.standing(needed, groups)) for snapshot, groups in snapshots))
         for asked, answered in pairwise(messages):
             if asked.role != "user" or answered.role != "assistant" or answered.status != "complete":
                 continue
@@ -141,7 +142,9 @@ def _messages(state: State, owner: str, conversation_id: str) -> list[StoredMess
     return found
 
 
-def _question(owner: str, conversation_id: str, asked: StoredMessage, answered: StoredMessage, visible: set[str]) -> Question:
+def _question(
+    owner: str, conversation_id: str, asked: StoredMessage, answered: StoredMessage, visible: set[Rested]
+) -> Question:
     usable = may_be_used(answered.passages, visible)
     # A question back cites what it could mean, which is no answer.
     citations = answered.citations if usable and not answered.abstained else ()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from corpus.effects import NOTHING, EffectRecord, Effects, Former
+from corpus.effects import NOTHING, EffectRecord, Effects, Former, text_hash_of
 from corpus.overlay import NAME, Overlay
 from corpus.records import FileRecord
 from corpus.settings import LabelSettings
@@ -81,15 +81,18 @@ class Overrides:
 
     def over(self, path: str, document: Document, former: Sequence[Former]) -> Document | None:
         """The document of a file as it may be stored, None where it is withheld. `former` are its ids of before."""
-        effect = self.effects.effect(document.document_id, former)
+        text_hash = text_hash_of(document.text)
+        effect = self.effects.effect(document.document_id, former, text_hash=text_hash)
         if effect == NOTHING:
             return document
         found = self.effects.over(document, effect)
         told = EffectRecord(document.document_id, document.collection, path, effect.told(), withheld=found is None)
         self.records.append(told)
         if self._overlay is not None:
-            # The snapshot forgets a document that it does not hold; what was decided of it must not lose sight of it.
-            self._overlay.note_moves({document.document_id: former})
+            # The snapshot forgets a document that it does not hold; what was decided of it must not lose sight of it, nor of
+            # one that was known by its text and may be edited later.
+            followed = self.effects.followed(document.document_id, former, text_hash)
+            self._overlay.note_moves({document.document_id: followed})
         return found
 
     @property
@@ -112,7 +115,8 @@ class Overrides:
         """Whether anything was decided since the run began."""
         if self._overlay is None:
             return self._path.exists()
-        return self._overlay.effects() is not self.effects
+        # What the run itself notes of moves is nothing that was decided.
+        return self._overlay.effects().numbers != self.effects.numbers
 
     def close(self) -> None:
         """Close the database."""

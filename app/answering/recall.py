@@ -10,6 +10,7 @@ from app.access import Caller
 from app.answering.types import Ask
 from app.state.messages import StoredPassage, StoredTurn
 from corpus.snapshot import OpenSnapshot
+from corpus.standing import Rested
 from corpus.types import Message, Passage
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ async def recall_before(
     return await services.compute(_of_turns, services, caller, conversation_id, await services.compute(turns), snapshot)
 
 
-def may_be_used(passages: Iterable[StoredPassage], visible: Container[str]) -> bool:
-    """Whether an answer may be used that rests on these passages, where those documents are visible to whoever asks."""
-    return all(passage.document_id in visible for passage in passages)
+def may_be_used(passages: Iterable[StoredPassage], visible: Container[Rested]) -> bool:
+    """Whether an answer may be used that rests on these passages, where those versions are visible to whoever asks."""
+    return all(passage.rested in visible for passage in passages)
 
 
 def _of_turns(
@@ -67,13 +68,13 @@ def _of_turns(
     """An answer that rests on a document the caller may not see any more is left out; the caller's own words stay."""
     messages: list[Message] = []
     used: list[StoredPassage] = []
-    today = snapshot.store.labels([p.document_id for turn in turns for p in turn.passages], caller.groups)
+    today = snapshot.store.standing([p.rested for turn in turns for p in turn.passages], caller.groups)
     for turn in turns:
         messages.append(Message("user", turn.question))
         if may_be_used(turn.passages, today):
             messages.append(Message("assistant", turn.answer))
             used += turn.passages
-    labels = [p.label for p in used] + [today[p.document_id] for p in used]
+    labels = [p.label for p in used] + [today[p.rested] for p in used]
     return Recalled(conversation_id, tuple(messages), services.settings.labels.highest(labels), tuple(dict.fromkeys(used)))
 
 
@@ -92,11 +93,11 @@ def _of_messages(services: Services, caller: Caller, messages: Sequence[Message]
         if passages is None:
             highest = services.settings.labels.highest(snapshot.store.labels_in_use())
             passages = (StoredPassage("", "", "", highest),)
-        today = snapshot.store.labels([p.document_id for p in passages if p.document_id], caller.groups)
-        if any(p.document_id and p.document_id not in today for p in passages):
+        today = snapshot.store.standing([p.rested for p in passages if p.document_id], caller.groups)
+        if any(p.document_id and p.rested not in today for p in passages):
             continue
         kept.append(message)
         # What an answer was labelled when it was given counts as well as what its documents are labelled today.
-        used += [*passages, *(replace(p, label=today[p.document_id]) for p in passages if p.document_id)]
+        used += [*passages, *(replace(p, label=today[p.rested]) for p in passages if p.document_id)]
     inherited = tuple(dict.fromkeys(used))
     return Recalled(None, tuple(kept), services.settings.labels.highest([p.label for p in inherited]), inherited)

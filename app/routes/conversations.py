@@ -22,6 +22,7 @@ from app.schemas import (
 from app.services import Services
 from app.state.messages import StoredMessage
 from corpus.errors import Invalid
+from corpus.standing import Rested
 
 WITHDRAWN = "This answer rests on a document that is no longer available to you."
 
@@ -78,11 +79,11 @@ def _position(cursor: str | None) -> int | None:
 def _shown(services: Services, caller: Caller, conversation_id: str, before: int | None, limit: int) -> ConversationMessages:
     conversation = services.state.conversation(caller.owner, conversation_id)
     messages, has_older = services.state.messages(caller.owner, conversation_id, before, limit)
-    needed = {passage.document_id for message in messages for passage in message.passages}
-    visible: set[str] = set()
+    needed = {passage.rested for message in messages for passage in message.passages}
+    visible: set[Rested] = set()
     if needed:
         with services.snapshots.lease() as leased:
-            visible = set(leased.snapshot.store.labels(sorted(needed), caller.groups))
+            visible = set(leased.snapshot.store.standing(sorted(needed), caller.groups))
     return ConversationMessages(
         **ConversationShown.model_validate(conversation).model_dump(),
         messages=[_message(message, visible) for message in messages],
@@ -90,7 +91,7 @@ def _shown(services: Services, caller: Caller, conversation_id: str, before: int
     )
 
 
-def _message(message: StoredMessage, visible: set[str]) -> MessageShown:
+def _message(message: StoredMessage, visible: set[Rested]) -> MessageShown:
     withdrawn = not may_be_used(message.passages, visible)
     # A rewritten question and the sentences that nothing supports can repeat what the documents said, so they go too.
     return MessageShown(

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from app.state import tables
 from app.state.database import Database
+from corpus.standing import Rested
 
 ERASED = "This answer was erased: it rested on a document that was deleted."
 BATCH = 500
@@ -27,8 +28,9 @@ class ErasedAnswers:
     rewritten: bool
 
 
-def erase_answers(path: Path, present: Callable[[Sequence[str]], set[str]]) -> ErasedAnswers:
-    """Erase every answer that rests on a document which `present` knows no more: words, quotes, rewritten question.
+def erase_answers(path: Path, present: Callable[[Sequence[Rested]], set[Rested]]) -> ErasedAnswers:
+    """Erase every answer that rests on a version of a document which `present` knows no more: words, quotes, rewritten
+    question.
 
     What a person asked, and that an answer was given, stays. Raises: StateError.
     """
@@ -42,15 +44,17 @@ def erase_answers(path: Path, present: Callable[[Sequence[str]], set[str]]) -> E
 
 
 class _Erasure(Database):
-    def erase(self, present: Callable[[Sequence[str]], set[str]]) -> ErasedAnswers:
+    def erase(self, present: Callable[[Sequence[Rested]], set[Rested]]) -> ErasedAnswers:
         passages, messages = tables.message_passages, tables.messages
         with self._read() as connection:
-            known = list(connection.execute(sa.select(passages.c.document_id).distinct()).scalars())
+            rows = connection.execute(sa.select(passages.c.document_id, passages.c.version).distinct())
+            known = [(document_id, version) for document_id, version in rows]
         gone = sorted(set(known) - present(known))
         erased: list[str] = []
         with self._write() as connection:
             for begin in range(0, len(gone), BATCH):
-                resting = sa.select(passages.c.message_id).where(passages.c.document_id.in_(gone[begin : begin + BATCH]))
+                rested = sa.tuple_(passages.c.document_id, passages.c.version)
+                resting = sa.select(passages.c.message_id).where(rested.in_(gone[begin : begin + BATCH]))
                 changed = connection.execute(
                     messages.update()
                     .where(messages.c.message_id.in_(resting), messages.c.content != ERASED)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from app.answering.types import Answer, Citation, Grounding, Signals
 from app.llm.backend import Usage
+from corpus.standing import Rested
 from corpus.types import Passage
 
 Status = Literal["complete", "cancelled", "failed"]
@@ -23,6 +24,11 @@ class StoredPassage:
     document_id: str
     version: str
     label: str
+
+    @property
+    def rested(self) -> Rested:
+        """The version of the document that it is a passage of."""
+        return self.document_id, self.version
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from app.state.erasure import ERASED
 from app.state.state import State
 from archivist.cli import app as cli
+from corpus.effects import Entry
 from corpus.embedders.embedder import Embedder
 from corpus.overlay import Overlay
 from corpus.published import current_id, held, snapshot_ids
@@ -169,8 +170,50 @@ def test_every_snapshot_that_holds_a_deleted_document_goes(
     assert places(data, needles) == set()
 
 
+@pytest.mark.parametrize("in_one_night", [False, True])
+def test_answers_go_with_the_version_that_they_rest_on(
+    told: tuple[Path, Path, dict[str, bytes]], run: Run, overlay: Overlay, in_one_night: bool
+) -> None:
+    """A rename alone erases no answer; the delete of what was renamed does, although another document has its id now."""
+    data, config, needles = told
+    source = data.parent / "documents"
+    (source / "secret.md").rename(source / "moved.md")
+    if not in_one_night:
+        assert run(job_settings(data, source)).moved == 1
+        assert purge(config, "--keep", "1")["answers"] == []
+    write_files(source, {"secret.md": "# Parking\n\nBehind the house.\n"})
+    run(job_settings(data, source))
+    moved = document_id_of("documents", "moved.md")
+    snapshot, _ = open_current(data, SearchSettings())
+    overlay.delete(moved, "anna", snapshot.seen(moved))
+    snapshot.close()
+    report = purge(config)
+    assert len(list(report["answers"])) == 1  # type: ignore[call-overload]
+    assert places(data, needles) == set()
+    snapshot, _ = open_current(data, SearchSettings())
+    assert SECRET_ID in snapshot.store.stored.document_ids()
+    snapshot.close()
+
+
+def test_a_delete_that_comes_while_a_purge_begins_is_not_marked_as_erased_before_it_is(
+    told: tuple[Path, Path, dict[str, bytes]], overlay: Overlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is marked was in what the purge went by."""
+    data, config, needles = told
+    pending = Overlay.pending
+
+    def late(self: Overlay) -> list[Entry]:
+        if not overlay.entries():
+            overlay.delete(SECRET_ID, "anna")
+        return pending(self)
+
+    monkeypatch.setattr(Overlay, "pending", late)
+    purge(config)
+    assert (pending(overlay), places(data, needles)) == ([], set())
+
+
 def test_uploads_go_where_all_that_is_in_them_was_deleted(tmp_path: Path, run: Run) -> None:
-    """A file with its sidecar; one that holds other rows too stays and is named, and the deletion with it."""
+    """A file with its sidecar; one that holds other rows too stays and is named, and its own deletion with it."""
     data = tmp_path / "data"
     rows = "".join(json.dumps({"id": str(n), "text": f"Row {n} of it."}) + "\n" for n in range(2))
     uploads = write_files(
@@ -192,5 +235,5 @@ def test_uploads_go_where_all_that_is_in_them_was_deleted(tmp_path: Path, run: R
     assert report["uploads"] == ["uploads/secret.md", "uploads/secret.md.meta.yaml"]
     assert report["uploads_kept"] == ["uploads/rows.jsonl"]
     assert sorted(path.name for path in uploads.iterdir()) == ["a.md", "rows.jsonl"]
-    assert len(overlay.pending()) == 2
+    assert [entry.document_id for entry in overlay.pending()] == [document_id_of("uploads", "rows.jsonl#1")]
     overlay.close()

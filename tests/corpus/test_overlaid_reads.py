@@ -218,3 +218,28 @@ def test_entries_hold_in_older_snapshots_under_the_id_of_then(tmp_path: Path) ->
         store.close()
     assert shown == {5: {"other"}, 6: {"old", "other"}}
     overlay.close()
+
+
+def test_an_answer_rests_on_a_version_under_its_id_of_then(tmp_path: Path) -> None:
+    """A rename leaves it, and an edit; it is gone with the version although another has the id now; the label is that of now."""
+    version, edited = version_of("t", "x"), version_of("t", "before")
+    path = stored(tmp_path / "chunks.db", {"new": (Former("old", 5),), "other": ()})
+    overlay = Overlay(tmp_path / "overlay.db")
+    store = Store(path, overlay, 9)
+    wanted = [("old", version), ("other", version), ("other", edited), ("nowhere", version)]
+    assert set(store.standing(wanted, ["everyone"])) == set(wanted[:3])
+    assert store.standing(wanted, ["board"]) == {}
+    overlay.relabel("new", "secret", "anna", Seen(9, (Former("old", 5),)))
+    assert store.standing(wanted, ["everyone"]) == {wanted[0]: "secret", wanted[1]: "internal", wanted[2]: "internal"}
+    overlay.delete("new", "anna", Seen(9, (Former("old", 5),)))
+    assert set(store.standing(wanted, ["everyone"])) == set(wanted[1:3])
+    store.close()
+    taken = Store(stored(tmp_path / "taken.db", {"old": (), "other": ()}), overlay, 9)
+    # The id has another version now; of the version that left it, nothing stands any more.
+    assert set(taken.standing([("old", version), ("old", edited)], ["everyone"])) == {("old", version)}
+    overlay.undo(1)
+    overlay.undo(2)
+    overlay.delete("elsewhere", "anna", Seen(9, version=edited, copies=("other",)))
+    assert set(taken.standing([("old", edited), ("other", edited)], ["everyone"])) == {("other", edited)}
+    taken.close()
+    overlay.close()
