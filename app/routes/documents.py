@@ -87,11 +87,11 @@ def _deleted(services: Services, uploads: Uploads, caller: Caller, document_id: 
 
 def _seen(services: Services, snapshot: OpenSnapshot, document_id: str) -> Seen | None:
     """What a snapshot knows of a document, also of one that nobody may see; None where it has none, or it is deleted."""
-    stored = snapshot.store.stored
-    if stored.present([document_id]):
+    stored, seen = snapshot.store.stored, snapshot.seen(document_id)
+    if seen.version:
         deleted = document_id in stored.ids_of(snapshot.store.overlaid().deleted)
     elif any(record.document_id == document_id for record in stored.effect_records()):
         deleted = services.overlay.effects().effect(document_id).deleted
     else:
         return None
-    return None if deleted else snapshot.seen(document_id)
+    return None if deleted else seen
