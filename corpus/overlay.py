@@ -237,8 +237,7 @@ def effects_of(data_dir: Path, labels: LabelSettings) -> Effects:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    *values, copies = row
-    return Entry(*values, tuple(json.loads(copies)))
+    return replace(Entry(*row[:-1]), copies=tuple(json.loads(row[-1])))
 
 
 def _add_moves(connection: sqlite3.Connection, moves: Mapping[str, Sequence[Former]]) -> None:

@@ -221,7 +221,7 @@ def test_entries_hold_in_older_snapshots_under_the_id_of_then(tmp_path: Path) ->
 
 
 def test_an_answer_rests_on_a_version_under_its_id_of_then(tmp_path: Path) -> None:
-    """A rename leaves it, and an edit; it is gone with the version although another has the id now; the label is today's."""
+    """A rename leaves it, and an edit; it is gone with the version although another has the id now; labels are those of now."""
     version, edited = version_of("t", "x"), version_of("t", "before")
     path = stored(tmp_path / "chunks.db", {"new": (Former("old", 5),), "other": ()})
     overlay = Overlay(tmp_path / "overlay.db")
