@@ -45,6 +45,7 @@ KINDS: dict[type[errors.ArchivistError], Kind] = {
     errors.Overloaded: Kind(429, "Too many requests", None),
     errors.BudgetSpent: Kind(429, "Budget spent", None),
     errors.DocumentError: Kind(500, "Document error", "a document cannot be read; look at the last ingest's report"),
+    errors.NotYaml: Kind(500, "Not YAML", "a file of the service is not valid YAML; the log has more under this request id"),
     errors.LockHeld: Kind(503, "Busy", "another run holds the data folder; try again later"),
     errors.RunRefused: Kind(500, "Run refused", "an ingest was refused; look at its report"),
     errors.SnapshotError: Kind(503, "No snapshot", "the published documents cannot be read; run `archivist ingest`"),
