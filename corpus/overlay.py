@@ -225,17 +225,6 @@ class Overlay:
             raise OverlayError(str(self.path), "it is not one of this version of Archivist; restore it from a backup")
 
 
-def effects_of(data_dir: Path, labels: LabelSettings) -> Effects:
-    """What holds in a data folder, without making a database where there is none. Raises: OverlayError."""
-    if not (data_dir / NAME).exists():
-        return Effects(labels=labels)
-    overlay = Overlay(data_dir / NAME, labels)
-    try:
-        return overlay.effects()
-    finally:
-        overlay.close()
-
-
 def _entry(row: tuple[Any, ...]) -> Entry:
     return replace(Entry(*row[:-1]), copies=tuple(json.loads(row[-1])))
 

@@ -140,11 +140,6 @@ def latency_metric(stage: str, percent: int) -> Metric:
     return Metric(f"{stage}_p{percent}_ms", f"{stage}, {part}", "latency", "milliseconds a question", "ms", "lower")
 
 
-def answer_metrics() -> tuple[Metric, ...]:
-    """The metrics that need answers, and are ratios."""
-    return _OF_ANSWERS
-
-
 def depths_asked(names: Iterable[str]) -> list[int]:
     """The depths that metrics such as `recall@10` name."""
     return sorted({int(found.group(1)) for name in names if (found := re.search(r"@([1-9]\d?|100)$", name))})

@@ -12,7 +12,7 @@ import pytest
 
 from corpus.effects import NOTHING, Effect, Former, Seen
 from corpus.errors import NotFound, OverlayError
-from corpus.overlay import Overlay, effects_of
+from corpus.overlay import Overlay
 from corpus.settings import LabelSettings
 
 ROOT = Path(__file__).parents[2]
@@ -194,9 +194,3 @@ def test_a_file_that_is_removed_or_replaced_is_an_error(path: Path) -> None:
     away.replace(path)
     assert overlay.effects().of["a"].deleted
     overlay.close()
-
-
-def test_looking_makes_no_database(tmp_path: Path) -> None:
-    """A plan that only looks leaves the folder as it is."""
-    assert effects_of(tmp_path, LabelSettings()).of == {}
-    assert list(tmp_path.iterdir()) == []
